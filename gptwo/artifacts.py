@@ -1,0 +1,381 @@
+"""How results lie on disk: whole or not at all, and able to prove it.
+
+A file is written under a temporary name, synced and renamed. A folder counts once its
+`manifest.json`, written last, lists every file with its size and SHA-256 together with the settings
+and the inputs that made it. `stage` is the one way a room makes such a folder: it locks it,
+recognises finished work, keeps partial work of the same settings and commits at the end.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from gptwo.errors import DataError, GptwoError, ResourceError, UsageError
+
+MANIFEST = "manifest.json"
+WORK = ".work"  # partial results of an unfinished stage
+LOCK = ".lock"
+FORMAT_VERSION = 1
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary sibling of `path`; on success sync it and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        encoding = None if "b" in mode else "utf-8"
+        with disk_errors(path), temporary.open(mode, encoding=encoding) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        with disk_errors(path):
+            temporary.replace(path)
+            sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a refused write into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = shutil.disk_usage(existing_parent(path)).free
+            raise ResourceError(
+                f"cannot write {path}: {error.strerror}, {free / 1e6:,.0f} MB free",
+                remedy="make room and run the same command again; nothing committed was lost",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ResourceError(
+                f"cannot write {path}: {error.strerror}",
+                remedy="choose a folder you may write to",
+            ) from error
+        raise
+
+
+def existing_parent(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: object) -> None:
+    with atomic_write(path, "w") as handle:
+        json.dump(value, handle, indent=2, ensure_ascii=False, sort_keys=False)
+        handle.write("\n")
+
+
+def read_json(path: Path, *, error: type[GptwoError] = DataError) -> Any:
+    """Parse a JSON file of ours; `error` is raised when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} does not exist", remedy="check the path") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as damage:
+        raise error(
+            f"{path} is not JSON: {damage}", remedy="restore the file or make it again"
+        ) from damage
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished folder holds and what it was made of."""
+
+    kind: str
+    config: dict[str, Any]
+    inputs: dict[str, str]  # name -> fingerprint
+    files: dict[str, dict[str, Any]]  # relative path -> {"bytes", "sha256"}
+    counts: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""  # identity of the content; what later stages depend on
+    format_version: int = FORMAT_VERSION
+
+
+def read_manifest(folder: Path, *, error: type[GptwoError] = DataError) -> Manifest:
+    """The manifest of a finished folder; raises `error` when there is none."""
+    if not (folder / MANIFEST).exists():
+        found = "is unfinished" if (folder / WORK).exists() else "has no manifest.json"
+        missing = "does not exist" if not folder.exists() else found
+        raise error(
+            f"{folder} {missing}", remedy="run the command that makes it, again if it was stopped"
+        )
+    value = read_json(folder / MANIFEST, error=error)
+    try:
+        return Manifest(**value)
+    except TypeError:
+        raise error(
+            f"{folder / MANIFEST} is not a gptwo manifest", remedy="make the folder again"
+        ) from None
+
+
+def damage(folder: Path, manifest: Manifest, *, hashes: bool = True) -> list[str]:
+    """What is wrong with a folder's files, a line each; empty when all is well."""
+    problems = []
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.exists():
+            problems.append(f"{path} is missing")
+        elif path.stat().st_size != expected["bytes"]:
+            problems.append(f"{path} has {path.stat().st_size:,} bytes, not {expected['bytes']:,}")
+        elif hashes and sha256_file(path) != expected["sha256"]:
+            problems.append(f"{path} ({expected['bytes']:,} bytes) does not match its SHA-256")
+    return problems
+
+
+def open_folder(
+    folder: Path, kind: str, *, error: type[GptwoError] = DataError, hashes: bool = True
+) -> Manifest:
+    """The verified manifest of a finished folder of `kind`."""
+    manifest = read_manifest(folder, error=error)
+    if manifest.kind != kind:
+        raise error(
+            f"{folder} holds {manifest.kind}, expected {kind}", remedy="check the order of paths"
+        )
+    problems = damage(folder, manifest, hashes=hashes)
+    if problems:
+        raise error(
+            f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""),
+            remedy="restore the file from a copy or delete the folder and make it again",
+        )
+    return manifest
+
+
+def describe_files(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """name -> {"bytes", "sha256"} for files under `folder`."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+        for name in sorted(names)
+    }
+
+
+def content_files(folder: Path) -> list[str]:
+    """Relative names of all files that belong to the folder's content."""
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name not in (MANIFEST, LOCK)
+        and ".tmp-" not in path.name
+        and WORK not in path.relative_to(folder).parts
+    )
+
+
+def fingerprint_inputs(paths: list[Path]) -> dict[str, str]:
+    """name -> SHA-256 for files a user handed in; folders count through their files."""
+    prints = {}
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} does not exist", remedy="check the path")
+        if path.is_dir() and (path / MANIFEST).exists():
+            prints[str(path)] = read_manifest(path).fingerprint
+        elif path.is_dir():
+            prints[str(path)] = digest(
+                {name: sha256_file(path / name) for name in content_files(path)}
+            )
+        else:
+            prints[str(path)] = sha256_file(path)
+    return prints
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process. A lock left by a dead process of this host is taken over."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+    while True:
+        try:
+            with disk_errors(path), path.open("x", encoding="utf-8") as handle:
+                handle.write(mine)
+            break
+        except FileExistsError:
+            _clear_stale_lock(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _clear_stale_lock(path: Path) -> None:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        pid, host = int(holder["pid"]), str(holder["host"])
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        pid, host = -1, socket.gethostname()  # killed while writing it
+    alive = host != socket.gethostname() or (pid > 0 and _is_running(pid))
+    if alive and pid != os.getpid():
+        raise UsageError(
+            f"{path.parent} is in use by process {pid} on {host}",
+            remedy=f"wait for it, choose another folder, or delete {path} if it is gone",
+        )
+    path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with suppress(OSError):  # a zombie runs no more
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed writer left behind."""
+    for path in folder.rglob("*.tmp-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`["lr: 0.001 -> 0.003"]`: where two nested settings differ."""
+    lines = []
+    for key in sorted({*old, *new}):
+        a, b, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{name}.")
+        elif a != b:
+            lines.append(f"{name}: {a!r} -> {b!r}")
+    return lines
+
+
+@dataclass
+class Stage:
+    """A folder being made. `done` holds its manifest when there is nothing left to do."""
+
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    done: Manifest | None = None
+
+    @property
+    def work(self) -> Path:
+        """Where partial results live until the commit; survives a kill, not a change of plan."""
+        path = self.folder / WORK
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def commit(
+        self,
+        *,
+        counts: Mapping[str, Any],
+        details: Mapping[str, Any] | None = None,
+        fingerprint: str | None = None,
+    ) -> Manifest:
+        """Hash every file of the folder, drop the partial work, write the manifest last.
+
+        `fingerprint` identifies the content; by default the hash of all file names and hashes.
+        Give one where the bytes may differ for the same content (records in arrival order).
+        """
+        files = describe_files(self.folder, content_files(self.folder))
+        content = digest({name: entry["sha256"] for name, entry in files.items()})
+        manifest = Manifest(
+            kind=self.kind,
+            config=self.config,
+            inputs=self.inputs,
+            files=files,
+            counts=dict(counts),
+            details=dict(details or {}),
+            fingerprint=fingerprint or content,
+        )
+        write_json(self.folder / MANIFEST, manifest.__dict__)
+        shutil.rmtree(self.folder / WORK, ignore_errors=True)
+        return manifest
+
+
+@contextmanager
+def stage(
+    folder: Path, *, kind: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+) -> Iterator[Stage]:
+    """Make `folder` under a lock, or find it finished (`stage.done`).
+
+    A finished folder of other settings or inputs is refused; partial work of other settings is
+    discarded.
+    """
+    config = json.loads(json.dumps(config, default=str))
+    plan = {"kind": kind, "config": config, "inputs": dict(inputs), "format": FORMAT_VERSION}
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, expected a folder", remedy="choose another --out")
+    with lock(folder):
+        remove_leftovers(folder)
+        made = Stage(folder=folder, kind=kind, config=config, inputs=dict(inputs))
+        if (folder / MANIFEST).exists():
+            made.done = _finished(folder, plan)
+            yield made
+            return
+        _prepare_work(folder, plan)
+        yield made
+
+
+def _finished(folder: Path, plan: dict[str, Any]) -> Manifest:
+    manifest = read_manifest(folder)
+    changed = differences(
+        {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs},
+        {key: plan[key] for key in ("kind", "config", "inputs")},
+    )
+    if changed:
+        raise UsageError(
+            f"{folder} exists, made from something else ({'; '.join(changed[:3])})",
+            remedy="choose another --out, or delete the folder first",
+        )
+    problems = damage(folder, manifest, hashes=False)
+    if problems:
+        raise DataError(problems[0], remedy="delete the folder and run the command again")
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return manifest
+
+
+def _prepare_work(folder: Path, plan: dict[str, Any]) -> None:
+    work, path = folder / WORK, folder / WORK / "plan.json"
+    leftovers = [name for name in content_files(folder)]
+    if not work.exists() and leftovers:
+        raise UsageError(
+            f"{folder} exists and holds other files ({leftovers[0]})",
+            remedy="choose another --out",
+        )
+    known = read_json(path) if path.exists() else None
+    if work.exists() and known != plan:  # partial work of another plan
+        for name in leftovers:
+            (folder / name).unlink()
+        shutil.rmtree(work)
+    if known != plan:
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(path, plan)

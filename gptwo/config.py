@@ -1,0 +1,125 @@
+"""Settings: frozen dataclasses, changed by `name=value`, checked before work starts."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar, get_type_hints
+
+from gptwo.errors import UsageError
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain values, as they are saved and compared."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
+    """The reverse of `to_dict`, with types and ranges checked."""
+    changed = {name: value for name, value in values.items()}
+    return _build(kind, changed, prefix="")
+
+
+def with_settings(config: Config, settings: Iterable[str]) -> Config:
+    """`with_settings(recipe, ["training.lr=3e-4"])`; an unknown name is a `UsageError`."""
+    values = to_dict(config)
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise UsageError(
+                f"setting {setting!r} has no value", remedy="write it as name=value"
+            )
+        _assign(type(config), values, name.strip(), _parse(text))
+    return from_dict(type(config), values)  # type: ignore[arg-type]
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        if text in ("True", "False"):
+            return text == "True"
+        return None if text in ("None", "none") else text
+
+
+def _assign(kind: type, values: dict[str, Any], name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    target, target_kind = values, kind
+    for part in path:
+        _known(target_kind, part, name, kind)
+        target_kind = _field_type(target_kind, part)
+        target = target[part]
+        if not isinstance(target, dict) or not dataclasses.is_dataclass(target_kind):
+            raise UsageError(f"setting {name!r}: {part!r} has no parts", remedy=_listing(kind))
+    _known(target_kind, last, name, kind)
+    if dataclasses.is_dataclass(_field_type(target_kind, last)):
+        raise UsageError(
+            f"setting {name!r} is a group, not a value",
+            remedy=f"set one of its fields, for instance {_names(kind, name + '.')[0]}=...",
+        )
+    target[last] = value
+
+
+def _known(kind: type, part: str, name: str, root: type) -> None:
+    if part in {field.name for field in dataclasses.fields(kind)}:
+        return
+    names = _names(root)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    tails = [known for known in names if known.split(".")[-1] == name.split(".")[-1]]
+    raise UsageError(
+        f"unknown setting {name!r}", remedy=f"the nearest is {(tails or near)[0]!r}"
+    )
+
+
+def _field_type(kind: type, name: str) -> Any:
+    hint = get_type_hints(kind)[name]
+    choices = [arg for arg in getattr(hint, "__args__", ()) if dataclasses.is_dataclass(arg)]
+    return choices[0] if choices else hint
+
+
+def _names(kind: type, prefix: str = "") -> list[str]:
+    """All dotted names below `kind`, kept to those that start with `prefix`."""
+
+    def walk(node: type, path: str) -> list[str]:
+        names = []
+        for field in dataclasses.fields(node):
+            inner = _field_type(node, field.name)
+            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+                names += walk(inner, f"{path}{field.name}.")
+            else:
+                names.append(f"{path}{field.name}")
+        return names
+
+    return [name for name in walk(kind, "") if name.startswith(prefix)]
+
+
+def _listing(kind: type) -> str:
+    return "settings are: " + ", ".join(_names(kind))
+
+
+def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # late: slow to import
+
+    try:
+        adapter = TypeAdapter(kind, config=ConfigDict(extra="forbid"))
+    except Exception:  # a dataclass carries its own configuration
+        adapter = TypeAdapter(kind)
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = prefix + ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            near = difflib.get_close_matches(where, _names(kind), n=1, cutoff=0.0)
+            raise UsageError(
+                f"unknown setting {where!r}", remedy=f"the nearest is {near[0]!r}"
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(
+            f"setting {where or kind.__name__}: {message}, found {first['input']!r}"
+            if where
+            else message,
+            remedy="see the resolved settings with --dry-run",
+        ) from None

@@ -1,0 +1,144 @@
+"""How long work tells how far it is, and how it is asked to stop.
+
+Every long function takes a `Reporter`. Progress goes to stderr: a live line on a terminal, a plain
+line every few seconds elsewhere. Results never do; they belong to stdout.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from gptwo.errors import Interrupted
+
+PLAIN_INTERVAL_SECONDS = 5.0
+LIVE_INTERVAL_SECONDS = 0.2
+
+
+class Bar:
+    """One piece of work being counted."""
+
+    def __init__(self, title: str, total: int | None, unit: str, live: Any) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = 0
+        self.fields: dict[str, str] = {}
+        self._live = live
+        self._started = self._shown = time.monotonic()
+
+    def advance(self, n: int = 1, **fields: object) -> None:
+        """Count `n` more units; `fields` are shown beside the count ("loss=3.21")."""
+        self.done += n
+        self.fields.update({key: str(value) for key, value in fields.items()})
+        now = time.monotonic()
+        if now - self._shown >= (LIVE_INTERVAL_SECONDS if self._live else PLAIN_INTERVAL_SECONDS):
+            self._shown = now
+            self.show()
+
+    def show(self) -> None:
+        line = self.line()
+        if self._live:
+            self._live.update(line)
+        else:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def line(self) -> str:
+        """`corpus: extract 1,200/2,000 pages 85/s eta 9s kept=1,100`"""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = self.done / seconds
+        count = f"{self.done:,}" + (f"/{self.total:,}" if self.total else "")
+        parts = [f"{self.title}: {count} {self.unit}", f"{rate:,.4g}/s"]
+        if self.total and rate and self.done < self.total:
+            parts.append(f"eta {duration((self.total - self.done) / rate)}")
+        parts += [f"{key}={value}" for key, value in self.fields.items()]
+        return " ".join(parts)
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+
+class Reporter:
+    """Progress on stderr, and whether someone asked to stop.
+
+    The first SIGINT or SIGTERM sets `stop_requested`; work finishes or abandons its current step
+    and raises `Interrupted`. A second signal exits at once: what was committed stays intact.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.stop_requested = False
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    @contextmanager
+    def bar(self, title: str, total: int | None = None, unit: str = "items") -> Iterator[Bar]:
+        """`with reporter.bar("crawl", 2_000, "pages") as bar: bar.advance()`"""
+        if self.quiet:
+            yield _SilentBar(title, total, unit, None)
+            return
+        if not sys.stderr.isatty():
+            bar = Bar(title, total, unit, None)
+            yield bar
+            self.say(f"{bar.line()} in {duration(bar.elapsed)}")
+            return
+        from rich.console import Console  # late: --help must not pay for it
+        from rich.status import Status
+
+        console = Console(stderr=True)
+        with Status(title, console=console) as live:
+            bar = Bar(title, total, unit, live)
+            yield bar
+        console.print(f"{bar.line()} in {duration(bar.elapsed)}", highlight=False, markup=False)
+
+    def check(self) -> None:
+        """Raise `Interrupted` when a stop was asked for. Call between units of work."""
+        if self.stop_requested:
+            raise Interrupted(
+                "stopped on request; finished work is kept",
+                remedy="run the same command again to continue",
+            )
+
+    def listen(self) -> None:
+        """Take SIGINT and SIGTERM from now on. Only the command line calls this."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self.stop_requested:
+                os._exit(Interrupted.exit_code)
+            self.stop_requested = True
+            sys.stderr.write("\nstopping after the current step; once more to exit at once\n")
+
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+
+
+class _SilentBar(Bar):
+    def show(self) -> None:
+        pass
+
+
+SILENT = Reporter(quiet=True)
+
+
+def ignore_interrupts() -> None:
+    """For worker processes: Ctrl-C reaches the whole group, the parent alone decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def duration(seconds: float) -> str:
+    """`duration(3725) == '1h02m'`"""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, whole = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{whole:02d}s" if minutes else f"{whole}s"

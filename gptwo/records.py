@@ -1,0 +1,61 @@
+"""The nouns that rooms hand to each other."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """One outbound link that people voted on (paper section 2.1)."""
+
+    url: str
+    key: str  # canonical form, the identity for de-duplication
+    score: int | None = None  # karma of the submission; None where a list has no scores
+    date: str = ""  # ISO 8601 day of the submission
+    source: str = ""  # file it came from
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """One page or text. `id` is the 128-bit hash of its text, 32 hex digits."""
+
+    id: str
+    url: str
+    text: str
+    score: int | None = None
+    date: str = ""
+    lang: str = ""
+    source: str = ""
+    meta: str = "{}"  # JSON
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped(Document):
+    """A document set aside, with the stage that did it and why."""
+
+    stage: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A two-sided 95% interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """One zero-shot result, complete enough to be quoted: scores/TASK.json."""
+
+    task: str
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    n: int
+    protocol: dict[str, object]  # every choice that moves the number
+    data: dict[str, object]  # file name, bytes, sha256, or the corpus split's fingerprint
+    model: dict[str, object]  # name, parameters, weights hash, tokenizer fingerprint
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)  # size -> metric -> value
+    seconds: float = 0.0
