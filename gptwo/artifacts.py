@@ -6,23 +6,21 @@ and the inputs that made it. `stage` is the one way a room makes such a folder: 
 recognises finished work, keeps partial work of the same settings and commits at the end.
 """
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from gptwo.errors import DataError, GptwoError, ResourceError, UsageError
+from gptwo.errors import DataError, GptwoError, UsageError
+from gptwo.lock import LOCK, disk_errors, lock
 
 MANIFEST = "manifest.json"
 WORK = ".work"  # partial results of an unfinished stage
-LOCK = ".lock"
 FORMAT_VERSION = 1
 
 
@@ -43,32 +41,6 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a refused write into an error that names the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(existing_parent(path)).free
-            raise ResourceError(
-                f"cannot write {path}: {error.strerror}, {free / 1e6:,.0f} MB free",
-                remedy="make room and run the same command again; nothing committed was lost",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise ResourceError(
-                f"cannot write {path}: {error.strerror}",
-                remedy="choose a folder you may write to",
-            ) from error
-        raise
-
-
-def existing_parent(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def sync_folder(folder: Path) -> None:
@@ -208,55 +180,6 @@ def fingerprint_inputs(paths: list[Path]) -> dict[str, str]:
     return prints
 
 
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process. A lock left by a dead process of this host is taken over."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-    while True:
-        try:
-            with disk_errors(path), path.open("x", encoding="utf-8") as handle:
-                handle.write(mine)
-            break
-        except FileExistsError:
-            _clear_stale_lock(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _clear_stale_lock(path: Path) -> None:
-    try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        pid, host = int(holder["pid"]), str(holder["host"])
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError):
-        pid, host = -1, socket.gethostname()  # killed while writing it
-    alive = host != socket.gethostname() or (pid > 0 and _is_running(pid))
-    if alive and pid != os.getpid():
-        raise UsageError(
-            f"{path.parent} is in use by process {pid} on {host}",
-            remedy=f"wait for it, choose another folder, or delete {path} if it is gone",
-        )
-    path.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with suppress(OSError):  # a zombie runs no more
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    return True
-
-
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that a killed writer left behind."""
     for path in folder.rglob("*.tmp-*"):
@@ -365,7 +288,7 @@ def _finished(folder: Path, plan: dict[str, Any]) -> Manifest:
 
 def _prepare_work(folder: Path, plan: dict[str, Any]) -> None:
     work, path = folder / WORK, folder / WORK / "plan.json"
-    leftovers = [name for name in content_files(folder)]
+    leftovers = content_files(folder)
     if not work.exists() and leftovers:
         raise UsageError(
             f"{folder} exists and holds other files ({leftovers[0]})",
@@ -379,3 +302,27 @@ def _prepare_work(folder: Path, plan: dict[str, Any]) -> None:
     if known != plan:
         work.mkdir(parents=True, exist_ok=True)
         write_json(path, plan)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every finished folder at or below `folder` against its hashes.
+
+    Returns {"folders": n, "files": n, "bytes": n}; raises `DataError` that lists what is damaged.
+    """
+    found = sorted(
+        path.parent for path in folder.rglob(MANIFEST) if WORK not in path.relative_to(folder).parts
+    )
+    if not found:
+        raise DataError(f"{folder} holds no {MANIFEST}", remedy="name a run or a model folder")
+    problems, files, total = [], 0, 0
+    for part in found:
+        manifest = read_manifest(part)
+        problems += damage(part, manifest)
+        files += len(manifest.files)
+        total += sum(entry["bytes"] for entry in manifest.files.values())
+    if problems:
+        raise DataError(
+            f"{len(problems)} damaged: " + "; ".join(problems[:5]),
+            remedy="restore them from a copy, or delete their folder and make it again",
+        )
+    return {"folders": len(found), "files": files, "bytes": total}

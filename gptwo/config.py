@@ -18,8 +18,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
     """The reverse of `to_dict`, with types and ranges checked."""
-    changed = {name: value for name, value in values.items()}
-    return _build(kind, changed, prefix="")
+    _refuse_unknown(kind, values, kind)
+    return _validated(kind, values)
 
 
 def with_settings(config: Config, settings: Iterable[str]) -> Config:
@@ -28,9 +28,7 @@ def with_settings(config: Config, settings: Iterable[str]) -> Config:
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:
-            raise UsageError(
-                f"setting {setting!r} has no value", remedy="write it as name=value"
-            )
+            raise UsageError(f"setting {setting!r} has no value", remedy="write it as name=value")
         _assign(type(config), values, name.strip(), _parse(text))
     return from_dict(type(config), values)  # type: ignore[arg-type]
 
@@ -68,9 +66,7 @@ def _known(kind: type, part: str, name: str, root: type) -> None:
     names = _names(root)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     tails = [known for known in names if known.split(".")[-1] == name.split(".")[-1]]
-    raise UsageError(
-        f"unknown setting {name!r}", remedy=f"the nearest is {(tails or near)[0]!r}"
-    )
+    raise UsageError(f"unknown setting {name!r}", remedy=f"the nearest is {(tails or near)[0]!r}")
 
 
 def _field_type(kind: type, name: str) -> Any:
@@ -99,27 +95,25 @@ def _listing(kind: type) -> str:
     return "settings are: " + ", ".join(_names(kind))
 
 
-def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # late: slow to import
+def _refuse_unknown(kind: type, values: dict[str, Any], root: type, prefix: str = "") -> None:
+    for name, value in values.items():
+        _known(kind, name, prefix + name, root)
+        inner = _field_type(kind, name)
+        if dataclasses.is_dataclass(inner) and isinstance(value, dict):
+            _refuse_unknown(inner, value, root, f"{prefix}{name}.")  # type: ignore[arg-type]
+
+
+def _validated(kind: Any, values: dict[str, Any]) -> Any:
+    from pydantic import TypeAdapter, ValidationError  # late: slow to import
 
     try:
-        adapter = TypeAdapter(kind, config=ConfigDict(extra="forbid"))
-    except Exception:  # a dataclass carries its own configuration
-        adapter = TypeAdapter(kind)
-    try:
-        return adapter.validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = prefix + ".".join(str(part) for part in first["loc"])
-        if first["type"] == "unexpected_keyword_argument":
-            near = difflib.get_close_matches(where, _names(kind), n=1, cutoff=0.0)
-            raise UsageError(
-                f"unknown setting {where!r}", remedy=f"the nearest is {near[0]!r}"
-            ) from None
+        where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
         raise UsageError(
-            f"setting {where or kind.__name__}: {message}, found {first['input']!r}"
-            if where
-            else message,
+            f"setting {where}: {message}{found}" if where else f"{message}{found}",
             remedy="see the resolved settings with --dry-run",
         ) from None

@@ -1,0 +1,59 @@
+"""What can change a corpus: every threshold of its stages."""
+
+from dataclasses import dataclass
+
+PRESET_NAMES = ("webtext", "gopher", "c4", "fineweb", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Settings of `build_corpus`, in the order of its stages."""
+
+    # read
+    max_document_bytes: int = 20_000_000  # larger pages, lines and members are set aside
+    max_damaged_share: float = 0.1  # of a source's records, beyond the first ten, before we refuse
+
+    # extract
+    extractor: str = "quality"  # trafilatura in fast mode
+    document_seconds: float = 10.0  # processor time one page may take
+    document_memory_mb: int = 512  # address space one page may take
+
+    # language: the paper kept English; "" keeps every language
+    language: str = "en"
+    language_threshold: float = 0.65
+
+    # rules
+    rules: str = "webtext"
+
+    # near-dedup: of two documents whose word 5-grams have this Jaccard similarity one is dropped.
+    # 14 bands of 8 rows find a pair of similarity s with probability 1 - (1 - s^8)^14: 0.82 at
+    # 0.75 and 0.995 at 0.85, so asking for less than 0.7 would promise what they cannot find.
+    near_duplicate_similarity: float = 0.7
+
+    # wikipedia: names that may not occur in a host, label by label
+    excluded_hosts: tuple[str, ...] = ("wikipedia", "wikiwand.com", "dbpedia.org")
+
+    # split
+    valid_share: float = 0.05
+    test_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse values that no stage could honour; raises `ValueError` naming the field."""
+        if self.max_document_bytes < 1:
+            raise ValueError("max_document_bytes must be at least 1")
+        if not 0 <= self.max_damaged_share <= 1:
+            raise ValueError("max_damaged_share must be between 0 and 1")
+        if self.extractor != "quality":
+            raise ValueError("extractor must be 'quality'")
+        if self.document_seconds <= 0:
+            raise ValueError("document_seconds must be positive")
+        if self.document_memory_mb < 64:
+            raise ValueError("document_memory_mb must be at least 64")
+        if not 0 <= self.language_threshold <= 1:
+            raise ValueError("language_threshold must be between 0 and 1")
+        if self.rules not in PRESET_NAMES:
+            raise ValueError(f"rules must be one of {', '.join(PRESET_NAMES)}")
+        if not 0 < self.near_duplicate_similarity <= 1:
+            raise ValueError("near_duplicate_similarity must be above 0 and at most 1")
+        if min(self.valid_share, self.test_share) < 0 or self.valid_share + self.test_share >= 1:
+            raise ValueError("valid_share and test_share must leave a share for training")

@@ -1,0 +1,170 @@
+"""A pool of processes for work that may kill its worker.
+
+A task is one file to make. A worker reports each document before it touches it; when the worker
+dies, that document is known, and the task is done again without it. No worker outlives its parent.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from gptwo.corpus.config import CorpusConfig
+from gptwo.errors import ResourceError
+from gptwo.progress import Reporter, ignore_interrupts
+
+TASKS_PER_WORKER = 16  # HTML parsers keep heap; a fresh process gives it back
+DEATHS_PER_TASK = 50
+POLL_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One file to make. It is done when `output` exists.
+
+    `input` is a path or a unit of a source; `skip` names documents (by position in the input) that
+    killed a worker before, each with what was seen of it.
+    """
+
+    output: Path
+    input: Any
+    skip: tuple[tuple[int, str], ...] = ()
+
+
+Job = Callable[[Task, CorpusConfig, Callable[[int], None]], None]
+
+
+def count_workers(workers: int) -> int:
+    """0 means one per core we may use."""
+    return workers if workers > 0 else len(os.sched_getaffinity(0))
+
+
+class Pool:
+    """Runs jobs of `build_corpus`: `pool.run("extract", job, tasks)`."""
+
+    def __init__(self, config: CorpusConfig, workers: int, reporter: Reporter) -> None:
+        self.config, self.reporter = config, reporter
+        self.workers = count_workers(workers)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["gptwo.corpus.stages"])
+        self._idle: list[_Worker] = []
+
+    def run(self, title: str, job: Job, tasks: Sequence[Task]) -> None:
+        """Do every task whose output is not there yet; raises what a job raised."""
+        waiting = deque(task for task in tasks if not task.output.exists())
+        busy: dict[Connection, _Worker] = {}
+        if not waiting:
+            return
+        try:
+            with self.reporter.bar(f"corpus: {title}", None, "documents") as bar:
+                while waiting or busy:
+                    self.reporter.check()
+                    while waiting and len(busy) < self.workers:
+                        worker = self._idle.pop() if self._idle else _Worker(self._context)
+                        worker.give(job, waiting.popleft(), self.config)
+                        busy[worker.connection] = worker
+                    for connection in wait(list(busy), timeout=POLL_SECONDS):
+                        worker = busy[connection]  # type: ignore[index]
+                        bar.advance(worker.listen())
+                        if worker.task is None:
+                            del busy[worker.connection]
+                            self._rest(worker)
+                        elif worker.dead:
+                            del busy[worker.connection]
+                            waiting.appendleft(worker.task_without_culprit())
+        finally:
+            for worker in busy.values():
+                worker.kill()
+
+    def close(self) -> None:
+        """End the workers that wait for more."""
+        while self._idle:
+            self._idle.pop().kill()
+
+    def _rest(self, worker: "_Worker") -> None:
+        if worker.tasks_done < TASKS_PER_WORKER:
+            self._idle.append(worker)
+        else:
+            worker.kill()
+
+
+class _Worker:
+    """One process as its parent sees it."""
+
+    def __init__(self, context: Any) -> None:
+        self.connection, theirs = context.Pipe()
+        self.process: ForkServerProcess = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.task: Task | None = None
+        self.tasks_done, self.position, self.dead = 0, -1, False
+
+    def give(self, job: Job, task: Task, config: CorpusConfig) -> None:
+        self.task, self.position = task, -1
+        with suppress(OSError):  # it died while idle: listen() will notice
+            self.connection.send((job, task, config))
+
+    def listen(self) -> int:
+        """Take what the worker has sent; returns how many documents it got further."""
+        before = self.position
+        try:
+            while self.connection.poll():
+                message = self.connection.recv()
+                if isinstance(message, BaseException):
+                    raise message
+                if message is None:
+                    self.task, self.tasks_done = None, self.tasks_done + 1
+                else:
+                    self.position = message
+        except (EOFError, OSError):
+            self.dead = True
+            self.process.join()
+        return max(self.position - before, 0)
+
+    def task_without_culprit(self) -> Task:
+        """The task again, without the document that the worker died of."""
+        assert self.task is not None
+        code = self.process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if len(self.task.skip) >= DEATHS_PER_TASK or self.position < 0:
+            raise ResourceError(
+                f"a worker died ({how}) on {self.task.output.stem}",
+                remedy="give it more memory, or fewer --workers, and run the same command again",
+            )
+        return replace(self.task, skip=(*self.task.skip, (self.position, how)))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def serve(connection: Connection) -> None:
+    """What a worker process does all its life."""
+    ignore_interrupts()
+    die_with_parent()
+    with suppress(EOFError, OSError):
+        while True:
+            job, task, config = connection.recv()
+            try:
+                job(task, config, connection.send)
+                connection.send(None)
+            except Exception as error:
+                connection.send(error)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent is gone, however it went (Linux)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)

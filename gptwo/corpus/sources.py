@@ -1,0 +1,170 @@
+"""What a source is, told by its content: a file's name may lie.
+
+A source becomes one or more units; a unit is read by one process from front to back.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptwo.corpus.streams import DAMAGE, decompressed
+from gptwo.errors import DataError
+
+FORMATS = "WARC, ARC, HTML, JSON lines, Parquet, plain text, or a tar or folder of those"
+PAGE_SUFFIXES = (".html", ".htm", ".xhtml", ".txt")
+FETCHED = "fetched.parquet"
+_HEAD_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One thing to read: `label` is what documents name as their source."""
+
+    kind: str  # a key of read.READERS
+    path: Path
+    label: str
+
+
+def find_units(sources: list[Path]) -> list[Unit]:
+    """The units of all sources, in an order that does not depend on how they were given.
+
+    Raises `DataError` naming a source that is missing, empty or of a kind we cannot read.
+    """
+    if not sources:
+        raise DataError("no source was given", remedy=f"name at least one: {FORMATS}")
+    labels = label_sources(sources)
+    units = [unit for path in labels for unit in _units(path, labels[path])]
+    return sorted(units, key=lambda unit: (unit.label, str(unit.path)))
+
+
+def label_sources(sources: list[Path]) -> dict[Path, str]:
+    """path -> its last part, or as much of the path as tells it from the other sources.
+
+    A label goes into the documents, so it must not tell where the folder happens to lie.
+    """
+    unique = sorted(set(sources))
+    names = [path.resolve().name for path in unique]
+    return {
+        path: name if names.count(name) == 1 else str(path)
+        for path, name in zip(unique, names, strict=True)
+    }
+
+
+def _units(path: Path, label: str) -> list[Unit]:
+    if not path.exists():
+        raise DataError(f"{path} does not exist", remedy="check the path")
+    if path.is_file():
+        kind = file_kind(path)
+        return [Unit(kind="folder" if kind in ("html", "text") else kind, path=path, label=label)]
+    if (path / FETCHED).exists():
+        return [Unit(kind="pages", path=path, label=label)]
+    files = list_files(path)
+    if not files:
+        raise DataError(f"{path} is an empty folder", remedy=f"it may hold {FORMATS}")
+    kinds = {name: known_kind(name) for name in files}
+    if not any(kinds.values()):
+        raise DataError(
+            f"{path} holds nothing we can read, for instance {files[0].name}",
+            remedy=f"a source is {FORMATS}",
+        )
+    units = [
+        Unit(kind=kind, path=name, label=f"{label}/{name.relative_to(path)}")
+        for name, kind in kinds.items()
+        if kind not in ("html", "text", "")
+    ]
+    if any(kind in ("html", "text") for kind in kinds.values()):
+        units.append(Unit(kind="folder", path=path, label=label))
+    return units
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Regular files below `folder`, sorted; hidden ones and links are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not path.is_symlink()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def known_kind(path: Path) -> str:
+    """The kind of a file in a folder; "" when it is none of ours. Page names need no look inside."""
+    if path.suffix.lower() in PAGE_SUFFIXES:
+        return "html"
+    try:
+        return file_kind(path)
+    except DataError:
+        return ""
+
+
+def file_kind(path: Path) -> str:
+    """`pages`-free kinds: warc, arc, tar, parquet, jsonl, html or text, by the first bytes."""
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty", remedy=f"a source is {FORMATS}")
+    try:
+        with decompressed(path) as handle:
+            head = handle.read(_HEAD_BYTES)
+    except DAMAGE as damage:
+        raise DataError(
+            f"{path} cannot be decompressed: {damage}", remedy="get the file again"
+        ) from damage
+    kind = content_kind(head)
+    if kind == "pointer":
+        raise DataError(
+            f"{path} is a Git LFS pointer, not the file", remedy="fetch it with git lfs pull"
+        )
+    if kind == "json-array":
+        raise DataError(
+            f"{path} is one JSON value, expected JSON lines",
+            remedy="write one object a line, with the field text",
+        )
+    if not kind:
+        raise DataError(f"{path} is of no kind we can read", remedy=f"a source is {FORMATS}")
+    if kind == "text" and any(part in (".jsonl", ".ndjson") for part in path.suffixes):
+        raise DataError(
+            f"{path} holds no JSON object in its first line",
+            remedy="write one object a line, with the field text",
+        )
+    return kind
+
+
+def content_kind(head: bytes) -> str:
+    """The kind of file that begins with `head`; "" for none of ours."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"WARC/"):
+        return "warc"
+    if head.startswith(b"filedesc:"):
+        return "arc"
+    if head[257:262] == b"ustar":
+        return "tar"
+    if start.startswith(b"version https://git-lfs"):
+        return "pointer"
+    if start.startswith(b"{"):
+        return "jsonl" if _is_object(start) else "text"
+    if start.startswith(b"[") and start[1:64].lstrip().startswith((b"{", b'"')):
+        return "json-array"
+    if start.startswith(b"<") and looks_like_html(start):
+        return "html"
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return "" if b"\0" in head and not wide else "text"
+
+
+def looks_like_html(head: bytes) -> bool:
+    """Whether the first bytes of a page hold a tag that only HTML has."""
+    lowered = head[:4096].lower()
+    tags = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<p>", b"<div")
+    return any(tag in lowered for tag in tags)
+
+
+def _is_object(start: bytes) -> bool:
+    """Whether the first line is a JSON object, or at least begins as one when it is cut."""
+    line, newline, _ = start.partition(b"\n")
+    if not newline:
+        return start[1:64].lstrip()[:1] in (b'"', b"}")
+    try:
+        return isinstance(json.loads(line.decode("utf-8", "replace")), dict)
+    except ValueError:
+        return start[1:64].lstrip()[:1] == b'"'

@@ -1,0 +1,70 @@
+"""Compressed files as streams, with a cap on what they may expand to."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+MAX_RATIO = 200  # prose compresses 3 to 10 times; what expands further ...
+RATIO_FREE_BYTES = 64 << 20  # ... and beyond this size is a bomb, not a text
+
+MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+}
+
+# What the decompressors raise on damaged or cut data.
+DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+
+
+class BombError(OSError):
+    """A stream that expands beyond all reason."""
+
+
+class _Capped(io.RawIOBase):
+    """A decompressing stream that refuses to expand without end."""
+
+    def __init__(self, stream: Any, compressed: IO[bytes]) -> None:
+        self._stream, self._compressed, self._bytes = stream, compressed, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._bytes += len(data)
+        if self._bytes > max(RATIO_FREE_BYTES, MAX_RATIO * self._compressed.tell()):
+            raise BombError(f"expands more than {MAX_RATIO}-fold")
+        return len(data)
+
+
+@contextmanager
+def decompressed(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file for reading, whatever it is compressed with (told by its first bytes)."""
+    with path.open("rb") as raw:
+        head = raw.read(8)
+        raw.seek(0)
+        kind = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
+        if not kind:
+            yield raw
+            return
+        stream: Any
+        if kind == "gzip":
+            stream = gzip.GzipFile(fileobj=raw)
+        elif kind == "xz":
+            stream = lzma.LZMAFile(raw)
+        elif kind == "bzip2":
+            stream = bz2.BZ2File(raw)
+        else:
+            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        yield io.BufferedReader(_Capped(stream, raw), buffer_size=1 << 16)

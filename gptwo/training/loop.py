@@ -1,0 +1,253 @@
+"""Training: the loop that turns token shards into a model (paper section 2.3).
+
+Set the rate, gather gradients over micro-batches, clip, step, log; every so often measure the
+held-out loss and commit a checkpoint. Everything a step does is a function of the settings, the
+tokens and the step's number, so a run that was stopped, however it was stopped, goes on from its
+last checkpoint to the same bits as one that was left alone.
+"""
+
+import math
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gptwo.artifacts import lock, read_manifest, write_json
+from gptwo.errors import DivergedError, Interrupted
+from gptwo.model.gpt2 import GPT2
+from gptwo.model.sizes import GPT2Config
+from gptwo.progress import SILENT, Bar, Reporter
+from gptwo.tokens.shards import Shards, open_shards
+from gptwo.tokens.tokenizer import Tokenizer
+from gptwo.training import checkpoint
+from gptwo.training.batches import Batches, batches, held_out_windows, read_windows
+from gptwo.training.checkpoint import State, is_due
+from gptwo.training.config import TrainingConfig
+from gptwo.training.metrics import Lines
+from gptwo.training.optim import adamw, learning_rate, set_rate
+from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan
+from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
+from gptwo.world import World, here
+
+METRICS = "metrics.jsonl"  # the same bytes on every run
+TIMINGS = "timings.jsonl"  # never the same twice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A model in training, what it reads, and where it writes down how it goes."""
+
+    config: TrainingConfig
+    model: GPT2
+    optimizer: torch.optim.AdamW
+    batches: Batches
+    held_out: Shards
+    tokenizer: Path
+    plan: dict[str, Any]
+    checkpoints: Path
+    metrics: Lines
+    timings: Lines
+    device: str
+    reporter: Reporter
+
+
+def train(
+    config: TrainingConfig,
+    model: GPT2Config,
+    *,
+    tokens: Path,
+    tokenizer: Path,
+    out: Path,
+    world: World | None = None,
+    accept_changes: tuple[str, ...] = (),
+    reporter: Reporter = SILENT,
+) -> Path:
+    """Train to `config.steps`, going on from the last checkpoint under `out` if there is one.
+
+    Returns the final checkpoint's folder, at once when the run is finished. The model's vocabulary
+    is the tokenizer's. `accept_changes` names settings that may differ from those the run was begun
+    with, such as "training.steps". Raises `DivergedError` when a loss or gradient is not finite,
+    and `Interrupted`, with a checkpoint committed, when the reporter was asked to stop.
+    """
+    world = world or here()
+    with lock(out), torch.random.fork_rng(), ExitStack() as files:
+        # What is this run, and is it the one that was begun here?
+        vocabulary = Tokenizer.load(tokenizer)
+        model = replace(model, vocab_size=vocabulary.vocab_size)
+        data = read_manifest(tokens).fingerprint
+        plan = make_plan(config, model, data, vocabulary.fingerprint, world)
+        checkpoints = out / "checkpoints"
+        checkpoint.remove_unfinished(checkpoints)
+        last = checkpoint.newest(checkpoints)
+        if last:
+            check_plan(plan, out / PLAN, accept_changes, reporter)
+            if checkpoint.read_state(last, hashes=False).step >= config.steps:
+                return last
+
+        # Open everything before the first step: what cannot work fails now.
+        shards, held_out = open_shards(tokens, "train"), open_shards(tokens, "valid")
+        check_tokenizer(shards, vocabulary)
+        reads = batches(
+            shards, n_ctx=model.n_ctx, batch_tokens=config.batch_tokens, seed=config.seed
+        )
+        keep_freed_memory()
+        if last:
+            module, optimizer, state = checkpoint.load(last, model, config, world.device)
+        else:
+            torch.manual_seed(config.seed)
+            module, state = GPT2(model).to(world.device), State()
+            optimizer = adamw(module, config)
+        write_json(out / PLAN, plan)
+        run = Run(
+            config=config,
+            model=module,
+            optimizer=optimizer,
+            batches=reads,
+            held_out=held_out,
+            tokenizer=tokenizer,
+            plan=plan,
+            checkpoints=checkpoints,
+            metrics=files.enter_context(closing(Lines(out / METRICS, state.step))),
+            timings=files.enter_context(closing(Lines(out / TIMINGS, state.step))),
+            device=world.device,
+            reporter=reporter,
+        )
+        return _run_to_the_end(run, state)
+
+
+def _run_to_the_end(run: Run, state: State) -> Path:
+    """The loop. `state` is always that of the model's weights: it can be committed at any point."""
+    config, speed = run.config, matrix_rate(run.device)
+    run.reporter.say(_summary(run, state, speed))
+    with run.reporter.bar("train", config.steps - state.step, "steps") as bar:
+        try:
+            while True:
+                if _validation_is_due(config, state):
+                    state = _validate(run, state)
+                    bar.fields["valid"] = f"{state.valid_loss:.3f}"
+                if state.step and is_due(state.step, config.checkpoint_interval, config.steps):
+                    saved = _commit(run, state)
+                    if state.step == config.steps:
+                        return saved
+                state = _update(run, state, bar, speed)
+        except Interrupted:
+            if state.step:
+                _commit(run, state)
+            raise
+
+
+def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
+    """One step: the model moves along the gradient of one batch. Returns the state after it."""
+    started = time.perf_counter()
+    config, step = run.config, state.step
+    rate = learning_rate(step, config)
+    set_rate(run.optimizer, rate)
+    loss = _gather_gradients(run, step)
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.clip).item()
+    state = replace(state, step=step + 1, tokens=state.tokens + config.batch_tokens)
+    line: dict[str, Any] = {"step": state.step, "tokens": state.tokens}
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        _stop_diverged(run, step, line, loss, norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+
+    run.metrics.write(line | {"loss": loss, "lr": rate, "grad_norm": norm})
+    seconds = time.perf_counter() - started
+    pace = config.batch_tokens / seconds
+    share = pace * flops_per_token(run.model.config) / speed
+    run.timings.write(
+        {
+            "step": state.step,
+            "seconds": round(seconds, 4),
+            "tokens_per_second": round(pace, 1),
+            "mfu": round(share, 4),
+            "memory_mb": peak_memory_mb(run.device),
+        }
+    )
+    bar.advance(loss=f"{loss:.3f}", **{"tokens/s": f"{pace:,.0f}", "mfu": f"{share:.0%}"})
+    return state
+
+
+def _gather_gradients(run: Run, step: int) -> float:
+    """Add up the gradients of a batch, a micro-batch at a time. Returns the mean loss.
+
+    The loss of each micro-batch counts by its share of the rows, so that the sum is the gradient
+    of the mean over the whole batch. Dropout draws from the seed and the step alone.
+    """
+    torch.manual_seed(run.config.seed * 1_000_003 + step + 1)
+    inputs, targets = (part.to(run.device) for part in run.batches.at(step))
+    total = torch.zeros((), device=run.device)
+    for x, y in zip(
+        inputs.split(run.config.micro_batch), targets.split(run.config.micro_batch), strict=True
+    ):
+        run.reporter.check()  # a step that was not finished leaves no trace
+        loss = run.model.loss(x, y) * (len(x) / len(inputs))
+        loss.backward()
+        total += loss.detach()
+    return total.item()
+
+
+def _stop_diverged(run: Run, step: int, line: dict[str, Any], loss: float, norm: float) -> None:
+    """Leave the weights as they are and name the batch that did it (`line` starts the record)."""
+    run.optimizer.zero_grad(set_to_none=True)
+    windows = run.batches.windows(step).tolist()
+    found = {"loss": str(loss), "grad_norm": str(norm), "windows": windows}
+    run.metrics.write(line | {"diverged": found})
+    run.metrics.sync()
+    shown = ", ".join(str(start) for start in windows[:8]) + (", ..." if windows[8:] else "")
+    raise DivergedError(
+        f"step {line['step']}: loss {loss}, gradient norm {norm}, not applied; "
+        f"the batch is the windows at tokens {shown} ({run.metrics.path} names all)",
+        remedy="the last checkpoint is intact; go on with a lower rate "
+        "(--set training.lr=... --accept-change training.lr) or look at that text",
+    )
+
+
+def _validation_is_due(config: TrainingConfig, state: State) -> bool:
+    every = config.validation_interval
+    return every > 0 and state.valid_step < state.step and is_due(state.step, every, config.steps)
+
+
+@torch.inference_mode()
+def _validate(run: Run, state: State) -> State:
+    """Measure the loss on the same windows of the validation split every time."""
+    starts, width = held_out_windows(
+        run.held_out, n_ctx=run.batches.n_ctx, most_tokens=run.config.validation_tokens
+    )
+    run.model.eval()
+    total = 0.0
+    for first in range(0, len(starts), run.config.micro_batch):
+        run.reporter.check()
+        some = starts[first : first + run.config.micro_batch]
+        x, y = (part.to(run.device) for part in read_windows(run.held_out, some, width))
+        total += run.model.loss(x, y).item() * len(some)
+    run.model.train()
+    loss = total / len(starts)
+    run.metrics.write({"step": state.step, "tokens": state.tokens, "valid_loss": loss})
+    best = loss if state.best_valid_loss is None else min(loss, state.best_valid_loss)
+    return replace(state, valid_step=state.step, valid_loss=loss, best_valid_loss=best)
+
+
+def _commit(run: Run, state: State) -> Path:
+    """Put a checkpoint on disk; the log reaches at least as far as it does."""
+    run.metrics.sync()
+    state = replace(state, finished=state.step == run.config.steps)
+    saved = checkpoint.save(
+        run.checkpoints, state, run.model, run.optimizer, tokenizer=run.tokenizer, plan=run.plan
+    )
+    checkpoint.prune(run.checkpoints, run.config)
+    return saved
+
+
+def _summary(run: Run, state: State, speed: float) -> str:
+    tokens = run.config.steps * run.config.batch_tokens
+    return (
+        f"train: {run.plan['parameters']:,} parameters, {run.config.steps:,} steps of "
+        f"{run.config.batch_tokens:,} tokens = {tokens / len(run.batches.tokens):.2f} epochs of "
+        f"{len(run.batches.tokens):,}; matrix rate {speed / 1e9:,.0f} GFLOP/s"
+        + (f"; going on from step {state.step:,}" if state.step else "")
+    )

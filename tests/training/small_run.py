@@ -1,0 +1,91 @@
+"""A small corpus, its tokenizer and its tokens, and a run that takes a second."""
+
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from gptwo.model.sizes import GPT2Config
+from gptwo.tokens.config import PackConfig, TokenizerConfig
+from gptwo.tokens.learn import train_tokenizer
+from gptwo.tokens.pack import pack
+
+from gptwo.artifacts import stage
+from gptwo.training.config import TrainingConfig
+from gptwo.training.loop import train
+from gptwo.world import World
+
+WORDS = "the a sea ship sailed over quiet blue water while old men told of storms".split()  # noqa: SIM905
+
+
+class Inputs(NamedTuple):
+    tokens: Path
+    tokenizer: Path
+
+
+def write_corpus(folder: Path, *, seed: int, documents: int = 60, words: int = 120) -> Path:
+    """A corpus folder of made-up sentences: `documents` for training, a tenth held out."""
+    chance = random.Random(seed)
+    with stage(folder, kind="corpus", config={"seed": seed}, inputs={}) as made:
+        for split, count in (("train", documents), ("valid", documents // 10), ("test", 1)):
+            rows = [
+                {
+                    "id": f"{seed:016x}{split.encode().hex():0>10}{number:06x}",
+                    "url": f"http://example.org/{split}/{number}",
+                    "text": " ".join(chance.choices(WORDS, k=words)),
+                    "score": 3,
+                    "date": "",
+                    "lang": "en",
+                    "source": "made up",
+                    "meta": "{}",
+                }
+                for number in range(count)
+            ]
+            (folder / split).mkdir()
+            pq.write_table(pa.Table.from_pylist(rows), folder / split / "part-00000.parquet")
+        made.commit(counts={"documents": {"train": documents}})
+    return folder
+
+
+def make_inputs(folder: Path, *, seed: int, tokenizer: Path | None = None, **size: int) -> Inputs:
+    corpus = write_corpus(folder / "corpus", seed=seed, **size)
+    if tokenizer is None:
+        tokenizer = folder / "tokenizer"
+        train_tokenizer(corpus, tokenizer, TokenizerConfig(vocab_size=300))
+    pack(corpus, tokenizer, folder / "tokens", PackConfig())
+    return Inputs(folder / "tokens", tokenizer)
+
+
+TINY = GPT2Config(n_ctx=16, n_layer=2, n_head=2, n_embd=16)
+SHORT = TrainingConfig(
+    steps=10,
+    batch_tokens=64,
+    micro_batch=2,
+    lr=1e-2,
+    warmup_steps=2,
+    validation_interval=4,
+    validation_tokens=256,
+    checkpoint_interval=3,
+    seed=7,
+)
+
+
+def train_small(
+    out: Path,
+    inputs: Inputs,
+    config: TrainingConfig = SHORT,
+    model: GPT2Config = TINY,
+    **more: Any,
+) -> Path:
+    """Train the tiny model on a small corpus, on one thread unless told otherwise."""
+    return train(config, model, out=out, **{"world": World(), **inputs._asdict(), **more})
+
+
+def content(out: Path) -> dict[str, bytes]:
+    """Everything a run leaves behind that must be the same on every run."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "timings.jsonl"
+    }

@@ -1,0 +1,80 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gptwo.training.config import TrainingConfig
+from gptwo.training.optim import adamw, learning_rate, moments, restore_moments, set_rate
+
+CONFIG = TrainingConfig(steps=101, warmup_steps=10, lr=1.0, lr_final_ratio=0.1)
+
+
+def test_the_rate_warms_up_in_a_line_and_falls_along_a_cosine() -> None:
+    assert [learning_rate(step, CONFIG) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
+    assert learning_rate(10, CONFIG) == 1.0
+    assert math.isclose(learning_rate(55, CONFIG), 0.55)
+    assert math.isclose(learning_rate(100, CONFIG), 0.1)
+    falling = [learning_rate(step, CONFIG) for step in range(10, 101)]
+    assert falling == sorted(falling, reverse=True)
+
+
+@pytest.mark.parametrize("steps, warmup", [(1, 0), (1, 1), (5, 5), (3, 100)])
+def test_the_rate_of_short_runs_is_a_rate(steps: int, warmup: int) -> None:
+    config = TrainingConfig(steps=steps, warmup_steps=warmup, lr=1.0)
+    assert all(0 < learning_rate(step, config) <= 1 for step in range(steps))
+
+
+def test_only_matrices_decay() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    optimizer = adamw(model, CONFIG)
+    before = [weight.detach().clone() for weight in model.parameters()]
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    set_rate(optimizer, 0.5)
+    optimizer.step()
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert torch.allclose(new, old * (1 - 0.5 * 0.1) if old.dim() >= 2 else old)
+
+
+def test_fused_and_plain_adamw_agree() -> None:
+    torch.manual_seed(0)
+    start = nn.Linear(40, 30)
+    ends = []
+    for fused in (True, False):
+        model = nn.Linear(40, 30)
+        model.load_state_dict(start.state_dict())
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=fused)
+        for step in range(20):
+            torch.manual_seed(step)
+            model(torch.randn(8, 40)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ends.append(model.weight.detach())
+    assert torch.allclose(*ends, atol=1e-6)
+
+
+def test_moments_survive_a_round_trip() -> None:
+    def learn(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            torch.manual_seed(step)
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = adamw(model, CONFIG)
+    learn(model, optimizer, range(5))
+    saved = {name: tensor.clone() for name, tensor in moments(model, optimizer).items()}
+    assert sorted(saved) == [
+        f"{n}.{m}" for n in ("bias", "weight") for m in ("exp_avg", "exp_avg_sq")
+    ]
+
+    other = nn.Linear(4, 3)
+    other.load_state_dict(model.state_dict())
+    resumed = adamw(other, CONFIG)
+    restore_moments(other, resumed, saved, 5)
+    learn(model, optimizer, range(5, 10))
+    learn(other, resumed, range(5, 10))
+    assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)

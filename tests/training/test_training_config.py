@@ -1,0 +1,30 @@
+import pytest
+
+from gptwo.training.config import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("steps", 0),
+        ("batch_tokens", 0),
+        ("micro_batch", 0),
+        ("keep_checkpoints", 0),
+        ("warmup_steps", -1),
+        ("validation_interval", -1),
+        ("checkpoint_interval", -1),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("clip", -1.0),
+        ("beta1", 1.0),
+        ("beta2", -0.1),
+        ("lr_final_ratio", 1.1),
+        ("weight_decay", -0.1),
+        ("validation_tokens", 0),
+        ("seed", -1),
+    ],
+)
+def test_out_of_range_settings_are_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        TrainingConfig(**{field: value})  # type: ignore[arg-type]
