@@ -83,9 +83,7 @@ def choose(
     return Choice(size=best, model=model, training=training, measured=measured, sentence=sentence)
 
 
-def settings(
-    model: GPT2Config, tokens: float, corpus_tokens: int, world: World
-) -> TrainingConfig:
+def settings(model: GPT2Config, tokens: float, corpus_tokens: int, world: World) -> TrainingConfig:
     """Training settings for a model that may see `tokens` tokens, by rule of thumb.
 
     batch_tokens: a power of two times n_ctx that makes about 1,500 steps. lr: see `rate_for`.

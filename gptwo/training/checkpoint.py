@@ -50,8 +50,7 @@ class State:
 
     step: int = 0  # updates made
     tokens: int = 0  # predicted so far
-    valid_step: int = -1  # the step of the last held-out loss
-    valid_loss: float | None = None
+    valid_loss: float | None = None  # the last one measured
     best_valid_loss: float | None = None
     finished: bool = False
 

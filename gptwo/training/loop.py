@@ -102,6 +102,7 @@ def train(
             module, state = GPT2(model).to(world.device), State()
             optimizer = adamw(module, config)
         write_json(out / PLAN, plan)
+        logged = state.step if last else -1  # lines beyond are of steps that will be made again
         run = Run(
             config=config,
             model=module,
@@ -111,8 +112,8 @@ def train(
             tokenizer=tokenizer,
             plan=plan,
             checkpoints=checkpoints,
-            metrics=files.enter_context(closing(Lines(out / METRICS, state.step))),
-            timings=files.enter_context(closing(Lines(out / TIMINGS, state.step))),
+            metrics=files.enter_context(closing(Lines(out / METRICS, logged))),
+            timings=files.enter_context(closing(Lines(out / TIMINGS, logged))),
             device=world.device,
             reporter=reporter,
         )
@@ -125,19 +126,19 @@ def _run_to_the_end(run: Run, state: State) -> Path:
     run.reporter.say(_summary(run, state, speed))
     with run.reporter.bar("train", config.steps - state.step, "steps") as bar:
         try:
-            while True:
-                if _validation_is_due(config, state):
-                    state = _validate(run, state)
-                    bar.fields["valid"] = f"{state.valid_loss:.3f}"
-                if state.step and is_due(state.step, config.checkpoint_interval, config.steps):
-                    saved = _commit(run, state)
-                    if state.step == config.steps:
-                        return saved
+            if state.step == 0 and config.validation_interval:
+                state = _validate(run, state, bar)
+            while state.step < config.steps:
                 state = _update(run, state, bar, speed)
+                if _validation_is_due(config, state.step):
+                    state = _validate(run, state, bar)
+                if is_due(state.step, config.checkpoint_interval, config.steps):
+                    _commit(run, state)
         except Interrupted:
             if state.step:
                 _commit(run, state)
             raise
+    return _commit(run, state)
 
 
 def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
@@ -207,29 +208,32 @@ def _stop_diverged(run: Run, step: int, line: dict[str, Any], loss: float, norm:
     )
 
 
-def _validation_is_due(config: TrainingConfig, state: State) -> bool:
+def _validation_is_due(config: TrainingConfig, step: int) -> bool:
     every = config.validation_interval
-    return every > 0 and state.valid_step < state.step and is_due(state.step, every, config.steps)
+    return every > 0 and is_due(step, every, config.steps)
 
 
 @torch.inference_mode()
-def _validate(run: Run, state: State) -> State:
-    """Measure the loss on the same windows of the validation split every time."""
+def _validate(run: Run, state: State, bar: Bar) -> State:
+    """Measure the loss on the same windows of the validation split every time.
+
+    Not a place to stop: a checkpoint then always holds all that belongs to its step.
+    """
     starts, width = held_out_windows(
         run.held_out, n_ctx=run.batches.n_ctx, most_tokens=run.config.validation_tokens
     )
     run.model.eval()
     total = 0.0
     for first in range(0, len(starts), run.config.micro_batch):
-        run.reporter.check()
         some = starts[first : first + run.config.micro_batch]
         x, y = (part.to(run.device) for part in read_windows(run.held_out, some, width))
         total += run.model.loss(x, y).item() * len(some)
     run.model.train()
     loss = total / len(starts)
     run.metrics.write({"step": state.step, "tokens": state.tokens, "valid_loss": loss})
+    bar.fields["valid"] = f"{loss:.3f}"
     best = loss if state.best_valid_loss is None else min(loss, state.best_valid_loss)
-    return replace(state, valid_step=state.step, valid_loss=loss, best_valid_loss=best)
+    return replace(state, valid_loss=loss, best_valid_loss=best)
 
 
 def _commit(run: Run, state: State) -> Path:

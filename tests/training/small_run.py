@@ -65,7 +65,7 @@ SHORT = TrainingConfig(
     lr=1e-2,
     warmup_steps=2,
     validation_interval=4,
-    validation_tokens=256,
+    validation_tokens=64,
     checkpoint_interval=3,
     seed=7,
 )

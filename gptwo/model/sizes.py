@@ -1,0 +1,58 @@
+"""The shape of a GPT-2 and the named sizes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPT2Config:
+    """The shape of the model and how it starts (paper section 2.3)."""
+
+    vocab_size: int = 50257
+    n_ctx: int = 1024  # longest sequence, rows of wpe
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768  # channels
+    dropout: float = 0.0  # on embeddings, attention weights and both residual branches
+    wpe_std: float = 0.01  # as in the released code; wte and all matrices use 0.02
+    residual_scale: bool = True  # c_proj starts at 0.02 / sqrt(2 n_layer)
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), found {self.dropout}")
+        if self.wpe_std < 0:
+            raise ValueError(f"wpe_std must not be negative, found {self.wpe_std}")
+
+    def parameters(self) -> int:
+        """Exact count with the tied head: V C + n_ctx C + L (12 C^2 + 13 C) + 2 C."""
+        C = self.n_embd
+        return (self.vocab_size + self.n_ctx + 2) * C + self.n_layer * (12 * C * C + 13 * C)
+
+    def training_flops_per_token(self) -> int:
+        """Forward and backward: 6 per matrix parameter and 12 L C n_ctx / 2 for causal attention.
+
+        The embedding look-up is free, the tied head is not.
+        """
+        C = self.n_embd
+        matrices = self.vocab_size * C + self.n_layer * 12 * C * C
+        return 6 * matrices + 6 * self.n_layer * C * self.n_ctx
+
+
+# The four of the paper (table 2), and a ladder for processors: learned vocabularies are smaller
+# there, so parameter counts follow the vocabulary. Head width is 32 below the released sizes.
+SIZES: dict[str, GPT2Config] = {
+    "femto": GPT2Config(n_layer=2, n_head=2, n_embd=64, n_ctx=128),
+    "nano": GPT2Config(n_layer=3, n_head=4, n_embd=128, n_ctx=256),
+    "micro": GPT2Config(n_layer=4, n_head=6, n_embd=192, n_ctx=256),
+    "mini": GPT2Config(n_layer=6, n_head=8, n_embd=256, n_ctx=256),
+    "tiny": GPT2Config(n_layer=8, n_head=12, n_embd=384, n_ctx=512),
+    "base": GPT2Config(n_layer=8, n_head=16, n_embd=512, n_ctx=512),
+    "small": GPT2Config(n_layer=12, n_head=12, n_embd=768),
+    "medium": GPT2Config(n_layer=24, n_head=16, n_embd=1024),
+    "large": GPT2Config(n_layer=36, n_head=20, n_embd=1280),
+    "xl": GPT2Config(n_layer=48, n_head=25, n_embd=1600),
+}

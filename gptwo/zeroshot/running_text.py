@@ -1,0 +1,130 @@
+"""Perplexity of one running text: what WikiText-2 and PTB have in common.
+
+The probability of the text's BPE tokens is divided by the units of the ORIGINAL file, its words and
+one <eos> per line, so that models with other tokens can be compared (paper section 3.1).
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from gptwo.records import Interval
+from gptwo.zeroshot.baselines import compressed_bits_per_byte
+from gptwo.zeroshot.detokenize import Rules, detokenize
+from gptwo.zeroshot.intervals import bootstrap
+from gptwo.zeroshot.score import Score, rolling_windows
+from gptwo.zeroshot.sources import DataFile
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
+
+BLOCK_TOKENS = 1024  # the bootstrap draws stretches of text, not single windows
+
+
+def running_text(file: DataFile, rules: Rules, artefacts: str) -> Task:
+    """The task of scoring `file` as it is and de-tokenised; `artefacts` says what is undone."""
+
+    def protocol(bench: Bench) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "scored": "the whole text as one stream, as it is (raw) and de-tokenised",
+            "detokeniser": artefacts,
+            "unit": "words between white space and one <eos> per line of the original file",
+            "limit": bench.limit_protocol("lines"),
+            **bench.windows_protocol(),
+        }
+
+    def data(bench: Bench) -> dict[str, Any]:
+        text = _text(file, bench)
+        lines = text.count("\n")
+        return {
+            **file.describe(),
+            "lines": lines,
+            "units": len(text.split()) + lines,
+            "text_bytes": len(text.encode()),
+        }
+
+    def examples(bench: Bench) -> list[Example]:
+        original = _text(file, bench)
+        found = []
+        for name, text in (("detokenised", detokenize(original, rules)[0]), ("raw", original)):
+            windows = rolling_windows(
+                bench.tokenizer.encode(text), bench.window, bench.stride, bench.prefix
+            )
+            found += [Example(requests=[window], facts={"text": name}) for window in windows]
+        return found
+
+    def summary(records: list[Record], bench: Bench) -> Summary:
+        facts = data(bench)
+        metrics: dict[str, float] = {}
+        intervals: dict[str, Interval] = {}
+        for name, prefix in (("detokenised", ""), ("raw", "raw_")):
+            windows = [record for record in records if record["text"] == name]
+            for metric, value, interval in _perplexities(windows, facts, bench):
+                metrics[prefix + metric] = value
+                if interval:
+                    intervals[prefix + metric] = interval
+        return metrics, intervals
+
+    def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
+        bits = compressed_bits_per_byte([_text(file, bench)])
+        return {"xz": {"raw_bits_per_byte": bits}}
+
+    return Task(
+        protocol=protocol,
+        data=data,
+        examples=examples,
+        record=window_record,
+        summary=summary,
+        baselines=baselines,
+    )
+
+
+def window_record(example: Example, scores: list[Score]) -> Record:
+    nats = -sum(score.logprob for score in scores)
+    tokens = sum(len(score.token_logprobs) for score in scores)
+    return {**example.facts, "tokens": tokens, "nats": nats}
+
+
+def _text(file: DataFile, bench: Bench) -> str:
+    text = file.read(bench.sources.data).decode("utf-8")
+    if bench.config.limit:
+        text = "".join(text.splitlines(keepends=True)[: bench.config.limit])
+    return text
+
+
+def _perplexities(
+    windows: list[Record], facts: dict[str, Any], bench: Bench
+) -> list[tuple[str, float, Interval | None]]:
+    """(name, value, interval) of each metric of one text."""
+    blocks = _blocks(windows)
+    nats, tokens = [block[0] for block in blocks], [block[1] for block in blocks]
+    total, count = sum(nats), sum(tokens)
+    found: list[tuple[str, float, Interval | None]] = []
+    for name, units, base_two in (
+        ("perplexity", facts["units"], False),
+        ("token_perplexity", count, False),
+        ("bits_per_byte", facts["text_bytes"], True),
+    ):
+
+        def finish(nats_per_token: float, units: int = units, base_two: bool = base_two) -> float:
+            rate = nats_per_token * count / units
+            return rate / math.log(2) if base_two else math.exp(rate)
+
+        interval = bootstrap(
+            nats, tokens, finish, resamples=bench.config.resamples, seed=bench.config.seed
+        )
+        found.append((name, finish(total / count), interval))
+    return [*found, ("tokens", float(count), None)]
+
+
+def _blocks(windows: Sequence[Record]) -> list[tuple[float, int]]:
+    """(nats, tokens) of stretches of about BLOCK_TOKENS."""
+    numbered, before = [], 0
+    for window in windows:
+        numbered.append((before // BLOCK_TOKENS, window))
+        before += window["tokens"]
+    blocks = []
+    for _, group in groupby(numbered, key=lambda pair: pair[0]):
+        members = [window for _, window in group]
+        blocks.append((sum(w["nats"] for w in members), sum(w["tokens"] for w in members)))
+    return blocks

@@ -1,0 +1,74 @@
+"""What a task is: examples that become requests, records of each, and a sum over the records."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gptwo.records import Interval
+from gptwo.tokens.tokenizer import Tokenizer
+from gptwo.zeroshot.config import EvalConfig
+from gptwo.zeroshot.score import Request, Score
+from gptwo.zeroshot.sources import Sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Everything a task may look at besides the model's scores."""
+
+    sources: Sources
+    tokenizer: Tokenizer
+    n_ctx: int
+    config: EvalConfig
+
+    @property
+    def window(self) -> int:
+        return min(self.config.window or self.n_ctx, self.n_ctx)
+
+    @property
+    def stride(self) -> int:
+        return min(self.config.stride or self.window, self.window)
+
+    @property
+    def prefix(self) -> int | None:
+        return self.tokenizer.eot if self.config.eot_prefix else None
+
+    def windows_protocol(self) -> dict[str, Any]:
+        return {
+            "window": self.window,
+            "stride": self.stride,
+            "eot_prefix": self.config.eot_prefix,
+            "windows": "first scores all its tokens, later ones their last `stride`",
+        }
+
+    def limit_protocol(self, what: str) -> str:
+        """`the first 100 passages` or `all passages`"""
+        return f"the first {self.config.limit} {what}" if self.config.limit else f"all {what}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One thing to answer: requests to the model, and facts to judge the scores by."""
+
+    requests: Sequence[Request]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Record = dict[str, Any]  # one line of the sample log
+Summary = tuple[dict[str, float], dict[str, Interval]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A zero-shot task as five functions.
+
+    `protocol` and `data` say what is measured, on what, before any work; `data` raises `DataError`
+    when it is not there. `baselines` need no model and no humans.
+    """
+
+    protocol: Callable[[Bench], dict[str, Any]]
+    data: Callable[[Bench], dict[str, Any]]
+    examples: Callable[[Bench], list[Example]]
+    record: Callable[[Example, list[Score]], Record]
+    summary: Callable[[list[Record], Bench], Summary]
+    baselines: Callable[[list[Example], Bench], dict[str, dict[str, float]]]
+    barred: Callable[[Bench], list[int]] = lambda bench: []

@@ -1,0 +1,70 @@
+"""LAMBADA, test: the last word of 5,153 passages that need more than their last sentence.
+
+OpenAI's plain-text file, not the tokenised original (paper section 3.3).
+"""
+
+import json
+from typing import Any
+
+from gptwo.zeroshot.last_word import (
+    PROTOCOL,
+    baselines,
+    question,
+    record,
+    stop_tokens,
+    summary,
+)
+from gptwo.zeroshot.sources import DataFile
+from gptwo.zeroshot.task import Bench, Example, Task
+
+FILE = DataFile(
+    path="eval/lambada/lambada_test.jsonl",
+    bytes=1_819_752,
+    sha256="4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
+)
+STRAIGHT = str.maketrans({"“": '"', "”": '"'})
+MODES = {
+    "paper": "curly double quotes made straight, white space stripped, a newline put before",
+    "harness": "the text as it is",
+}
+
+
+def passages(content: bytes, mode: str) -> list[tuple[str, str]]:
+    """(context, last word) of each passage, as `mode` wants the text."""
+    texts = [json.loads(line)["text"] for line in content.decode("utf-8").split("\n") if line]
+    if mode == "paper":
+        texts = ["\n" + text.translate(STRAIGHT).strip() for text in texts]
+    return [(context, word) for context, _, word in (text.rpartition(" ") for text in texts)]
+
+
+def protocol(bench: Bench) -> dict[str, Any]:
+    mode = bench.config.lambada_mode
+    return {
+        "version": 1,
+        "mode": f"{mode}: {MODES[mode]}",
+        "target": "what follows the last space, punctuation included",
+        "limit": bench.limit_protocol("passages"),
+        "eot_prefix": False,
+        **PROTOCOL,
+    }
+
+
+def data(bench: Bench) -> dict[str, Any]:
+    FILE.read(bench.sources.data)
+    return FILE.describe()
+
+
+def examples(bench: Bench) -> list[Example]:
+    found = passages(FILE.read(bench.sources.data), bench.config.lambada_mode)
+    return [question(bench, *pair) for pair in found[: bench.config.limit or None]]
+
+
+TASK = Task(
+    protocol=protocol,
+    data=data,
+    examples=examples,
+    record=record,
+    summary=summary,
+    baselines=baselines,
+    barred=stop_tokens,
+)
