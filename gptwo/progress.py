@@ -4,12 +4,13 @@ Every long function takes a `Reporter`. Progress goes to stderr: a live line on 
 line every few seconds elsewhere. Results never do; they belong to stdout.
 """
 
+import ctypes
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -131,6 +132,15 @@ def ignore_interrupts() -> None:
     """For worker processes: Ctrl-C reaches the whole group, the parent alone decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def worker_process() -> None:
+    """The initializer of a pool: leave signals to the parent, and do not outlive it (Linux)."""
+    ignore_interrupts()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() == 1:
+        os._exit(1)
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ the longest text, then the smallest id and URL.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,12 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.minhash import band_keys, normalise, shingles, signature
+from gptwo.corpus.minhash import Hashes, band_keys, jaccard, normalise, shingles, signature
 from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import Draft, read_shard, write_shard
 
 MEMORY_LIMIT = "400MB"
-ALL_PAIRS = 32  # documents of one bucket compared each with each; in fuller ones, see `_PAIRS`
+ALL_PAIRS = 32  # documents of one bucket that are compared each with each
 _BEST = "coalesce(score, -2147483648) DESC, length DESC, id, url, source, row"
 
 
@@ -71,22 +72,57 @@ def bands_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> N
 
 def shingles_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
     """The shingles of the documents that some other may resemble."""
-    path, candidates = task.input
-    wanted = set(pq.read_table(candidates)["row"].to_pylist())
-    drafts = read_shard(path)
+    path, pairs = task.input
+    table = pq.read_table(pairs)
+    wanted = {*table["a"].to_pylist(), *table["b"].to_pylist()}
     rows, sets = [], []
-    for number, draft in enumerate(drafts):
+    for number, draft in enumerate(read_shard(path)):
         at(number)
         if draft.row in wanted:
             rows.append(draft.row)
             sets.append(shingles(draft.text))
-    _write_table(
-        task.output,
-        {
-            "row": pa.array(rows, pa.int64()),
-            "shingles": pa.array(sets, pa.list_(pa.uint64())),
-        },
-    )
+    columns = {"row": pa.array(rows, pa.int64()), "set": pa.array(sets, pa.list_(pa.uint64()))}
+    _write_table(task.output, columns)
+
+
+def similar_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """Of the candidate pairs that begin in one shard, those that truly resemble each other.
+
+    The exact Jaccard similarity is computed from the shingles, two shards in memory at a time.
+    """
+    path, pairs, others = task.input  # others: (first row, file) of every shard, in order
+    own = _sets(path)
+    span = [("a", ">=", min(own, default=0)), ("a", "<=", max(own, default=-1))]
+    firsts = [first for first, _ in others]
+    by_file: dict[Path, list[tuple[int, int]]] = {}
+    for row in pq.read_table(pairs, filters=span).to_pylist():
+        file = others[bisect_right(firsts, row["b"]) - 1][1]
+        by_file.setdefault(file, []).append((row["a"], row["b"]))
+    similar = []
+    for number, (file, candidates) in enumerate(by_file.items()):
+        at(number)
+        theirs = own if file == path else _sets(file)
+        similar += [
+            (a, b)
+            for a, b in candidates
+            if jaccard(own[a], theirs[b]) >= config.near_duplicate_similarity
+        ]
+    columns = {
+        name: pa.array([pair[i] for pair in similar], pa.int64()) for i, name in enumerate("ab")
+    }
+    _write_table(task.output, columns)
+
+
+def _sets(path: Path) -> dict[int, Hashes]:
+    table = pq.read_table(path)
+    sets = [value.values.to_numpy() for value in table["set"]]
+    return dict(zip(table["row"].to_pylist(), sets, strict=True))
+
+
+def first_rows(files: list[Path]) -> list[tuple[int, Path]]:
+    """`(first row, file)` of every table that is not empty, in order of rows."""
+    rows = [(pq.read_table(path, columns=["row"])["row"], path) for path in files]
+    return sorted((column[0].as_py(), path) for column, path in rows if len(column))
 
 
 def mark_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
@@ -126,67 +162,92 @@ def _write_table(path: Path, columns: dict[str, pa.Array]) -> None:
 
 
 def find_copies(database: duckdb.DuckDBPyConnection, keys: list[Path], out: Path) -> None:
-    """Losers among documents with the same key: (row, kept)."""
+    """Losers among documents with the same bare words: (row, kept)."""
+    _find_losers(database, "read_parquet($1)", [_names(keys)], out)
+
+
+def find_near_copies(
+    database: duckdb.DuckDBPyConnection, keys: list[Path], similar: list[Path], out: Path
+) -> None:
+    """Losers among documents joined by pairs that resemble each other, in any number of steps."""
+    tables = [pq.read_table(path) for path in similar]
+    pairs = [
+        pair
+        for table in tables
+        for pair in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)
+    ]
+    groups = components(pairs)
+    database.register(
+        "groups",
+        pa.table(
+            {
+                "row": pa.array(list(groups), pa.int64()),
+                "key": pa.array(list(groups.values()), pa.int64()),
+            }
+        ),
+    )
+    ranked = "(SELECT k.* REPLACE (g.key AS key) FROM read_parquet($1) k JOIN groups g USING (row))"
+    _find_losers(database, ranked, [_names(keys)], out)
+
+
+def _find_losers(
+    database: duckdb.DuckDBPyConnection, ranked: str, params: list[object], out: Path
+) -> None:
     found = database.sql(
         f"""
         SELECT row, first_value(trim(id || ' ' || url)) OVER best AS kept,
                row_number() OVER best AS place
-        FROM read_parquet($1)
-        QUALIFY place > 1
+        FROM {ranked}
         WINDOW best AS (PARTITION BY key ORDER BY {_BEST})
+        QUALIFY place > 1
         ORDER BY row
         """,
-        params=[_names(keys)],
-    )
-    table = found.to_arrow_table()
-    _write_table(out, {"row": table["row"], "kept": table["kept"]})
-
-
-# In a bucket of up to 32 documents every pair is a candidate. In a fuller one (a template filled in
-# a thousand times) each document meets the first and its neighbour, which keeps the work linear and
-# still joins real copies, since they all resemble the first.
-_PAIRS = f"""
-    WITH places AS (
-        SELECT band, key, row,
-               row_number() OVER (PARTITION BY band, key ORDER BY row) AS place,
-               count(*) OVER (PARTITION BY band, key) AS size
-        FROM read_parquet($1)
-    ), full_buckets AS (SELECT * FROM places WHERE size > 1)
-    SELECT DISTINCT a.row AS a, b.row AS b
-    FROM full_buckets a JOIN full_buckets b
-      ON a.band = b.band AND a.key = b.key AND a.place < b.place
-     AND (a.size <= {ALL_PAIRS} OR a.place = 1 OR b.place = a.place + 1)
-    ORDER BY a, b
-"""
+        params=params,
+    ).to_arrow_table()
+    _write_table(out, {"row": found["row"], "kept": found["kept"]})
 
 
 def find_pairs(database: duckdb.DuckDBPyConnection, bands: list[Path], out: Path) -> None:
-    """Candidate pairs: documents that share a band. (a, b) with a < b."""
-    table = database.sql(_PAIRS, params=[_names(bands)]).to_arrow_table()
-    _write_table(out, {"a": table["a"], "b": table["b"]})
+    """Candidate pairs: documents that share a band. (a, b) with a < b.
 
-
-def find_candidates(pairs: Path, out: Path) -> None:
-    """The documents of any pair, each once."""
-    table = pq.read_table(pairs)
-    rows = np.union1d(table["a"].to_numpy(), table["b"].to_numpy())
-    _write_table(out, {"row": pa.array(rows, pa.int64())})
-
-
-def find_resembling(
-    database: duckdb.DuckDBPyConnection, pairs: Path, shingle_files: list[Path], least: float
-) -> list[tuple[int, int]]:
-    """The pairs whose exact Jaccard similarity is at least `least`."""
+    In a bucket of up to 32 documents every pair is a candidate. In a fuller one (a template filled
+    in a thousand times) each document meets the first and its neighbour: the work stays linear and
+    real copies are still joined, since they all resemble the first.
+    """
     found = database.sql(
-        """
-        SELECT p.a, p.b, x.shingles AS xs, y.shingles AS ys
-        FROM read_parquet($1) p
-        JOIN read_parquet($2) x ON x.row = p.a
-        JOIN read_parquet($2) y ON y.row = p.b
+        f"""
+        WITH places AS (
+            SELECT band, key, row,
+                   row_number() OVER (PARTITION BY band, key ORDER BY row) AS place,
+                   count(*) OVER (PARTITION BY band, key) AS size
+            FROM read_parquet($1)
+        ), shared AS (SELECT * FROM places WHERE size > 1)
+        SELECT DISTINCT a.row AS a, b.row AS b
+        FROM shared a JOIN shared b
+          ON a.band = b.band AND a.key = b.key AND a.place < b.place
+         AND (a.size <= {ALL_PAIRS} OR a.place = 1 OR b.place = a.place + 1)
+        ORDER BY a, b
         """,
-        params=[str(pairs), _names(shingle_files)],
-    )
-    return []
+        params=[_names(bands)],
+    ).to_arrow_table()
+    _write_table(out, {"a": found["a"], "b": found["b"]})
+
+
+def components(pairs: list[tuple[int, int]]) -> dict[int, int]:
+    """Union-find: every row of any pair -> the smallest row it is connected to."""
+    parent: dict[int, int] = {}
+
+    def root(row: int) -> int:
+        parent.setdefault(row, row)
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for a, b in pairs:
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
+    return {row: root(row) for row in sorted(parent)}
 
 
 def _names(paths: list[Path]) -> list[str]:

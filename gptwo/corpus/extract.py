@@ -56,7 +56,7 @@ def extract_text(html: str) -> str:
 
 
 def separate_paragraphs(text: str) -> str:
-    """`"one\\ntwo\\n- a\\n- b\\nthree"` -> an empty line between blocks, none between list items."""
+    """Lines -> blocks with an empty line between them; the items of a list stay together."""
     lines = [line.rstrip() for line in text.split("\n")]
     out: list[str] = []
     for line in lines:

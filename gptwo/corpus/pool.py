@@ -55,7 +55,7 @@ class Pool:
         self.config, self.reporter = config, reporter
         self.workers = count_workers(workers)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["gptwo.corpus.stages"])
+        self._context.set_forkserver_preload(["gptwo.corpus.build"])
         self._idle: list[_Worker] = []
 
     def run(self, title: str, job: Job, tasks: Sequence[Task]) -> None:
@@ -75,18 +75,21 @@ class Pool:
                     for connection in wait(list(busy), timeout=POLL_SECONDS):
                         worker = busy[connection]  # type: ignore[index]
                         bar.advance(worker.listen())
-                        if worker.task is None:
+                        if worker.done:
                             del busy[worker.connection]
                             self._rest(worker)
                         elif worker.dead:
                             del busy[worker.connection]
                             waiting.appendleft(worker.task_without_culprit())
+                            worker.kill()
         finally:
             for worker in busy.values():
                 worker.kill()
 
-    def close(self) -> None:
-        """End the workers that wait for more."""
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         while self._idle:
             self._idle.pop().kill()
 
@@ -106,10 +109,11 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.task: Task | None = None
-        self.tasks_done, self.position, self.dead = 0, -1, False
+        self.tasks_done, self.position = 0, -1
+        self.done = self.dead = False
 
     def give(self, job: Job, task: Task, config: CorpusConfig) -> None:
-        self.task, self.position = task, -1
+        self.task, self.position, self.done = task, -1, False
         with suppress(OSError):  # it died while idle: listen() will notice
             self.connection.send((job, task, config))
 
@@ -122,7 +126,7 @@ class _Worker:
                 if isinstance(message, BaseException):
                     raise message
                 if message is None:
-                    self.task, self.tasks_done = None, self.tasks_done + 1
+                    self.done, self.tasks_done = True, self.tasks_done + 1
                 else:
                     self.position = message
         except (EOFError, OSError):

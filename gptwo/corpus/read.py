@@ -53,10 +53,10 @@ def read_unit(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> No
         held_bytes += len(draft.text) + len(draft.payload or b"")
         if len(held) >= SHARD_DOCUMENTS or held_bytes >= SHARD_BYTES:
             write()
-            at(total)
+            at(total - 1)
     if held:
         write()
-    at(total)
+    at(total - 1)
     _check_damage(unit, total, damaged, config)
     write_json(task.output, {"shards": shards})
 
@@ -107,7 +107,7 @@ def _page(response: Response) -> Draft:
     if response.problem:
         draft.drop(response.problem, response.detail)
         return draft
-    kind = response.content_type or content_kind(response.payload[:1 << 16])
+    kind = response.content_type or content_kind(response.payload[: 1 << 16])
     if not response.payload.strip():
         draft.drop("empty")
     elif kind in (*HTML_TYPES, "html"):

@@ -89,7 +89,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def known_kind(path: Path) -> str:
-    """The kind of a file in a folder; "" when it is none of ours. Page names need no look inside."""
+    """The kind of a file in a folder by its name or content; "" when it is none of ours."""
     if path.suffix.lower() in PAGE_SUFFIXES:
         return "html"
     try:

@@ -5,7 +5,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,13 @@ MAGIC = {
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"BZh": "bzip2",
+}
+
+OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    "gzip": lambda raw: gzip.GzipFile(fileobj=raw),
+    "xz": lzma.LZMAFile,
+    "zstd": lambda raw: zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True),
+    "bzip2": bz2.BZ2File,
 }
 
 # What the decompressors raise on damaged or cut data.
@@ -58,13 +65,4 @@ def decompressed(path: Path) -> Iterator[io.BufferedReader]:
         if not kind:
             yield raw
             return
-        stream: Any
-        if kind == "gzip":
-            stream = gzip.GzipFile(fileobj=raw)
-        elif kind == "xz":
-            stream = lzma.LZMAFile(raw)
-        elif kind == "bzip2":
-            stream = bz2.BZ2File(raw)
-        else:
-            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        yield io.BufferedReader(_Capped(stream, raw), buffer_size=1 << 16)
+        yield io.BufferedReader(_Capped(OPENERS[kind](raw), raw), buffer_size=1 << 16)

@@ -32,15 +32,6 @@ class GPT2Config:
         C = self.n_embd
         return (self.vocab_size + self.n_ctx + 2) * C + self.n_layer * (12 * C * C + 13 * C)
 
-    def training_flops_per_token(self) -> int:
-        """Forward and backward: 6 per matrix parameter and 12 L C n_ctx / 2 for causal attention.
-
-        The embedding look-up is free, the tied head is not.
-        """
-        C = self.n_embd
-        matrices = self.vocab_size * C + self.n_layer * 12 * C * C
-        return 6 * matrices + 6 * self.n_layer * C * self.n_ctx
-
 
 # The four of the paper (table 2), and a ladder for processors: learned vocabularies are smaller
 # there, so parameter counts follow the vocabulary. Head width is 32 below the released sizes.

@@ -74,6 +74,7 @@ def train(
     and `Interrupted`, with a checkpoint committed, when the reporter was asked to stop.
     """
     world = world or here()
+    torch.set_num_threads(world.threads)  # sums are cut among threads: part of the result
     with lock(out), torch.random.fork_rng(), ExitStack() as files:
         # What is this run, and is it the one that was begun here?
         vocabulary = Tokenizer.load(tokenizer)

@@ -13,14 +13,14 @@ from gptwo.model.sizes import GPT2Config
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
-def flops_per_token(model: GPT2Config) -> float:
+def flops_per_token(model: GPT2Config) -> int:
     """Arithmetic of one training step per token: 2 forward and 4 backward per weight used.
 
-    The position table is only looked up. Attention counts the causal half: on average a token
-    attends to n_ctx / 2 others, 2 x 2 operations per channel forward and twice that backward.
+    The position table is only looked up. Attention counts its causal half: a token sees n_ctx / 2
+    others on average, at 4 operations per channel forward and twice that backward.
     """
-    weights = model.parameters() - model.n_ctx * model.n_embd
-    return 6.0 * weights + 6.0 * model.n_layer * model.n_ctx * model.n_embd
+    used = model.parameters() - model.n_ctx * model.n_embd
+    return 6 * used + 6 * model.n_layer * model.n_ctx * model.n_embd
 
 
 def matrix_rate(device: str) -> float:

@@ -10,6 +10,11 @@ from gptwo.records import Interval
 Z = 1.959963984540054  # 97.5% quantile of the normal distribution
 
 
+def perplexity(nats: float) -> float:
+    """exp, but finite for a hopeless model too."""
+    return math.exp(min(nats, 700.0))
+
+
 def wilson(successes: int, n: int) -> Interval:
     """Wilson's interval for a share; unlike the normal one it stays within [0, 1]."""
     if n < 1:

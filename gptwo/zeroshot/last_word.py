@@ -5,13 +5,12 @@ token of it. With the stop-word filter of paper section 3.3, stop words that are
 passed over as the first token; tokens after the first are greedy as before.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from gptwo.records import Interval
 from gptwo.zeroshot.baselines import content_words, most_frequent
-from gptwo.zeroshot.intervals import bootstrap, wilson
+from gptwo.zeroshot.intervals import bootstrap, perplexity, wilson
 from gptwo.zeroshot.score import Request, Score
 from gptwo.zeroshot.task import Bench, Example, Record, Summary
 from gptwo.zeroshot.words import STOP_WORDS, words
@@ -63,9 +62,9 @@ def summary(records: list[Record], bench: Bench) -> Summary:
         right = sum(record[name] for record in records)
         metrics[name], intervals[name] = right / n, wilson(right, n)
     nats = [record["nats"] for record in records]
-    metrics["perplexity"] = math.exp(sum(nats) / n)
+    metrics["perplexity"] = perplexity(sum(nats) / n)
     intervals["perplexity"] = bootstrap(
-        nats, [1.0] * n, math.exp, resamples=bench.config.resamples, seed=bench.config.seed
+        nats, [1.0] * n, perplexity, resamples=bench.config.resamples, seed=bench.config.seed
     )
     metrics["cut_contexts"] = sum(record["cut"] > 0 for record in records) / n
     return metrics, intervals

@@ -12,7 +12,7 @@ from typing import Any
 from gptwo.records import Interval
 from gptwo.zeroshot.baselines import compressed_bits_per_byte
 from gptwo.zeroshot.detokenize import Rules, detokenize
-from gptwo.zeroshot.intervals import bootstrap
+from gptwo.zeroshot.intervals import bootstrap, perplexity
 from gptwo.zeroshot.score import Score, rolling_windows
 from gptwo.zeroshot.sources import DataFile
 from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
@@ -108,7 +108,7 @@ def _perplexities(
 
         def finish(nats_per_token: float, units: int = units, base_two: bool = base_two) -> float:
             rate = nats_per_token * count / units
-            return rate / math.log(2) if base_two else math.exp(rate)
+            return rate / math.log(2) if base_two else perplexity(rate)
 
         interval = bootstrap(
             nats, tokens, finish, resamples=bench.config.resamples, seed=bench.config.seed

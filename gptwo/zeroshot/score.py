@@ -133,7 +133,7 @@ class Scorer:
                     remedy="score it as a rolling text (perplexity)",
                 )
             kept = context[-room:]
-            width = max(self.n_ctx, min(self.token_budget, 2 * self.n_ctx))
+            width = 2 * self.n_ctx
             row = None
             for index in members:
                 if row is None or row.length + fed[index] > width:

@@ -21,7 +21,7 @@ class DataFile:
     """One file of a published evaluation set; `path` is relative to the data folder."""
 
     path: str
-    bytes: int
+    size: int
     sha256: str
 
     def read(self, folder: Path | None) -> bytes:
@@ -35,19 +35,19 @@ class DataFile:
         if not path.is_file():
             raise DataError(
                 f"{path} is missing",
-                remedy=f"put the published file ({self.bytes:,} bytes) there",
+                remedy=f"put the published file ({self.size:,} bytes) there",
             )
         content = path.read_bytes()
-        if len(content) != self.bytes or hashlib.sha256(content).hexdigest() != self.sha256:
+        if len(content) != self.size or hashlib.sha256(content).hexdigest() != self.sha256:
             raise DataError(
                 f"{path} has {len(content):,} bytes {_looks_like(content)}and is not the published "
-                f"file of {self.bytes:,} bytes, SHA-256 {self.sha256[:16]}...",
+                f"file of {self.size:,} bytes, SHA-256 {self.sha256[:16]}...",
                 remedy="fetch it again; it must arrive unchanged, line ends included",
             )
         return content
 
     def describe(self) -> dict[str, Any]:
-        return {"file": self.path, "bytes": self.bytes, "sha256": self.sha256}
+        return {"file": self.path, "bytes": self.size, "sha256": self.sha256}
 
 
 def _looks_like(content: bytes) -> str:

@@ -5,21 +5,31 @@ import re
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 PIECE = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # words and single punctuation marks
 BREAK = re.compile(r"""[.!?]["'”’)\]]*(\s+)(?=["'“‘(\[]?[A-Z])|(\s*\n\s*\n\s*)""")
-ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof rev hon gen col capt lt sgt maj adm gov sen rep pres st jr sr no vol vs etc "
-    "inc co corp ltd jan feb mar apr jun jul aug sept sep oct nov dec".split()
+
+
+def _set_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+ABBREVIATIONS = _set_of(
+    """
+    mr mrs ms dr prof rev hon gen col capt lt sgt maj adm gov sen rep pres st jr sr no vol vs etc
+    inc co corp ltd jan feb mar apr jun jul aug sept sep oct nov dec
+    """
 )
 # Words that carry grammar, not content: the filter of LAMBADA (paper section 3.3) and the words
 # no built-in question asks for.
-STOP_WORDS = frozenset(
-    "a an the this that these those and or but nor so yet if then than because as until while of "
-    "at by for with about against between into through during before after above below to from up "
-    "down in out on off over under again further once here there when where why how all any both "
-    "each few more most other some such no not only own same too very can will just should would "
-    "could may might must shall do does did doing done have has had having be am is are was were "
-    "been being i me my mine myself we us our ours ourselves you your yours yourself yourselves he "
-    "him his himself she her hers herself it its itself they them their theirs themselves what "
-    "which who whom whose also upon every either neither much many one now ever never".split()
+STOP_WORDS = _set_of(
+    """
+    a an the this that these those and or but nor so yet if then than because as until while of at
+    by for with about against between into through during before after above below to from up down
+    in out on off over under again further once here there when where why how all any both each
+    few more most other some such no not only own same too very can will just should would could
+    may might must shall do does did doing done have has had having be am is are was were been
+    being i me my mine myself we us our ours ourselves you your yours yourself yourselves he him
+    his himself she her hers herself it its itself they them their theirs themselves what which
+    who whom whose also upon every either neither much many one now ever never
+    """
 )
 
 

@@ -19,7 +19,7 @@ from gptwo.zeroshot.task import Bench, Example, Task
 
 FILE = DataFile(
     path="eval/lambada/lambada_test.jsonl",
-    bytes=1_819_752,
+    size=1_819_752,
     sha256="4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
 )
 STRAIGHT = str.maketrans({"“": '"', "”": '"'})

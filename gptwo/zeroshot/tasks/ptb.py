@@ -6,7 +6,7 @@ from gptwo.zeroshot.sources import DataFile
 
 FILE = DataFile(
     path="eval/ptb/ptb.test.txt",
-    bytes=449_945,
+    size=449_945,
     sha256="dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
 )
 TASK = running_text(

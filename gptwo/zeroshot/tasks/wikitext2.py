@@ -6,7 +6,7 @@ from gptwo.zeroshot.sources import DataFile
 
 FILE = DataFile(
     path="eval/wikitext2/wiki.test.raw",
-    bytes=1_290_590,
+    size=1_290_590,
     sha256="173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08",
 )
 TASK = running_text(

@@ -14,7 +14,7 @@ from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
 
 FILE = DataFile(
     path="eval/wsc273/winograd_wsc.jsonl",
-    bytes=60_523,
+    size=60_523,
     sha256="746336c27cd2e39a554cb1b8b4869d0f1ae2577ac5bfe799842d26bca5a5bf5e",
 )
 

@@ -1,0 +1,213 @@
+"""Weights in and out: a checkpoint folder is a Hugging Face GPT-2 folder.
+
+Released names, released orientation, safetensors only. A pickle is never opened.
+"""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from gptwo.artifacts import (
+    MANIFEST,
+    atomic_write,
+    damage,
+    read_json,
+    read_manifest,
+    sha256_file,
+    write_json,
+)
+from gptwo.errors import ModelError
+from gptwo.model.gpt2 import GPT2
+from gptwo.model.sizes import GPT2Config
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+PREFIX = "transformer."
+MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that old files carry
+
+
+def save_checkpoint_model(model: GPT2, folder: Path) -> None:
+    """Write config.json and model.safetensors so that GPT-2 tools open `folder` as it is."""
+    write_json(folder / CONFIG, hf_config(model.config))
+    tensors = {PREFIX + name: value.contiguous() for name, value in model.state_dict().items()}
+    with atomic_write(folder / WEIGHTS) as handle:
+        handle.write(save(tensors, metadata={"format": "pt"}))
+
+
+def hf_config(config: GPT2Config) -> dict[str, Any]:
+    """The shape in Hugging Face's words. The end-of-text id is the last of the vocabulary."""
+    end = config.vocab_size - 1
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size,
+        "n_positions": config.n_ctx,
+        "n_ctx": config.n_ctx,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+    }
+
+
+def resolve(model: Path) -> Path:
+    """The folder that holds the weights: a run's newest committed checkpoint, or `model` itself."""
+    if not model.exists():
+        raise ModelError(f"{model} does not exist", remedy="name a run or a model folder")
+    if model.is_file():
+        raise ModelError(
+            f"{model} is {what_is(model)}, expected a folder", remedy="name the folder it lies in"
+        )
+    if (model / CONFIG).exists():
+        return model
+    steps = sorted(path.parent for path in model.glob(f"checkpoints/step-*/{MANIFEST}"))
+    if not steps:
+        raise ModelError(
+            f"{model} holds neither {CONFIG} nor a finished checkpoint",
+            remedy="train first, or name a run, checkpoint or Hugging Face GPT-2 folder",
+        )
+    return steps[-1]
+
+
+def load_model(folder: Path, device: str = "cpu") -> GPT2:
+    """The model in `folder`, in evaluation mode; hashes are checked where a manifest has them.
+
+    Raises ModelError for files that are damaged, foreign or of another shape.
+    """
+    folder = resolve(folder)
+    if (folder / MANIFEST).exists():
+        problems = damage(folder, read_manifest(folder, error=ModelError))
+        if problems:
+            raise ModelError(
+                problems[0],
+                remedy="restore the file, or delete this checkpoint to fall back",
+            )
+    config = read_config(folder)
+    tensors = read_tensors(folder / WEIGHTS)
+    with torch.device("meta"):
+        model = GPT2(config)
+    _fit(model, tensors, folder / WEIGHTS)
+    model.load_state_dict(tensors, assign=True)
+    return model.float().to(device).eval()
+
+
+def read_config(folder: Path) -> GPT2Config:
+    """config.json -> the shape; refuses what is not GPT-2."""
+    path = folder / CONFIG
+    if path.exists() and path.stat().st_size > 1_000_000:
+        raise ModelError(f"{path} is too large to be a config", remedy="restore the file")
+    values = read_json(path, error=ModelError)
+    expected = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
+    for name, wanted in expected.items():
+        if not isinstance(values, dict) or values.get(name, wanted) != wanted:
+            found = values.get(name) if isinstance(values, dict) else values
+            raise ModelError(
+                f"{path}: {name} is {found!r}, expected {wanted!r}", remedy="use a GPT-2 model"
+            )
+    try:
+        return GPT2Config(
+            vocab_size=int(values["vocab_size"]),
+            n_ctx=int(values.get("n_positions") or values["n_ctx"]),
+            n_layer=int(values["n_layer"]),
+            n_head=int(values["n_head"]),
+            n_embd=int(values["n_embd"]),
+            dropout=float(values.get("resid_pdrop") or 0.0),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path} lacks a GPT-2 shape: {error}", remedy="restore the file"
+        ) from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by released name, without `transformer.`, mask buffers and the tied head."""
+    if not path.exists():
+        others = [p.name for p in path.parent.glob("*.bin")] + [
+            p.name for p in path.parent.glob("*.pt")
+        ]
+        found = f"only {', '.join(others)}, pickles that are never opened" if others else "none"
+        raise ModelError(f"{path} is missing; found {found}", remedy="save it as safetensors")
+    kind = what_is(path)
+    if kind != "a safetensors file":
+        raise ModelError(
+            f"{path} ({path.stat().st_size:,} bytes) is {kind}, not safetensors weights",
+            remedy="download or save the weights again",
+        )
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged: {error}", remedy="restore the file") from error
+    named = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+    return {
+        name: value
+        for name, value in named.items()
+        if not BUFFERS.search(name) and name != "lm_head.weight"
+    }
+
+
+def what_is(path: Path) -> str:
+    """A file's kind by its first bytes, in words for an error message."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        head = handle.read(512)
+    start = head.lstrip().lower()
+    if size == 0:
+        return "an empty file"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "a web page"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself"
+    if head.startswith(b"PK\x03\x04") or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+        return "a pickle (it could run code, so it is never opened)"
+    if size < 10:
+        return "too short for any weights"
+    header = int.from_bytes(head[:8], "little")
+    if head[8:9] != b"{":
+        return "of no known kind"
+    if header > min(size - 8, MAX_HEADER_BYTES):
+        return "a truncated or forged safetensors file"
+    return "a safetensors file"
+
+
+def _fit(model: GPT2, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    wrong = [
+        f"{name}: {found.get(name, 'missing')} in the file, {expected.get(name)} expected"
+        for name in sorted({*expected, *found})
+        if expected.get(name) != found.get(name)
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 5} more)" if wrong[5:] else ""
+        raise ModelError(
+            f"{path} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}",
+            remedy="use the config.json that belongs to these weights",
+        )
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Name, shape, parameter count and weights hash of the model in `folder`."""
+    folder = resolve(folder)
+    config = read_config(folder)
+    return {
+        "name": folder.name,
+        "parameters": config.parameters(),
+        "weights_sha256": sha256_file(folder / WEIGHTS),
+        "shape": asdict(config),
+    }

@@ -1,0 +1,325 @@
+"""The facts of a run, read from its folder alone.
+
+Every part is read for itself. One that is not there yet, or is damaged, becomes a note in its place
+and takes nothing away from the others.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gptwo.artifacts import Manifest, damage, read_json, read_manifest
+from gptwo.errors import DataError, GptwoError
+from gptwo.report.pieces import packed_sample
+from gptwo.report.tables import Survey, examples, survey
+from gptwo.report.truth import judge
+
+DAMAGE = (GptwoError, OSError, pa.ArrowException, ValueError, LookupError, TypeError)
+SPLITS = ("train", "valid", "test")
+TOP_DOMAINS = 15
+SAMPLES = 12
+SAMPLE_CHARACTERS = 2_000
+
+
+@dataclass
+class Part:
+    """What is known of one stage of the arrow; `facts` is None where there is nothing to tell."""
+
+    name: str
+    facts: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+    state: str = ""  # done, running, failed or, where run.json does not know the stage, empty
+    seconds: float | None = None
+
+
+@dataclass
+class Collected:
+    """Everything the page tells: run.json, the stages in order, and what proves them."""
+
+    name: str
+    run: dict[str, Any]
+    parts: dict[str, Part]
+    manifests: dict[str, Manifest]
+    notes: list[str]
+
+    @property
+    def is_demo(self) -> bool:
+        return bool(self.run.get("recipe", {}).get("demo")) or "demoweb" in self.manifests
+
+
+def collect(run: Path) -> Collected:
+    """Read the run folder `run`; raises `DataError` when there is no run in it."""
+    if not run.is_dir():
+        found = "is a file" if run.exists() else "does not exist"
+        raise DataError(f"{run} {found}, expected a run folder", remedy="check the path")
+    if not any((run / name).exists() for name in ("run.json", *FOLDERS, "metrics.jsonl")):
+        raise DataError(
+            f"{run} is not a run folder: none of run.json, {', '.join(FOLDERS)} is in it",
+            remedy="name the folder that gptwo reproduce wrote",
+        )
+    notes: list[str] = []
+    state = _run_json(run, notes)
+    manifests = {name: found for name in FOLDERS if (found := _manifest_or_none(run, name))}
+    checkpoint = _newest_checkpoint(run)
+    if checkpoint:
+        manifests["checkpoint"] = checkpoint
+    parts = {name: _read_part(run, name, read) for name, read in READERS.items()}
+    for name, part in parts.items():
+        _add_state(part, [state["stages"].get(stage, {}) for stage in STAGES_OF.get(name, (name,))])
+    name = str(state.get("name") or run.resolve().name)
+    return Collected(name=name, run=state, parts=parts, manifests=manifests, notes=notes)
+
+
+def _run_json(run: Path, notes: list[str]) -> dict[str, Any]:
+    """run.json as far as it can be read, its "stages" always there."""
+    state: Any = {}
+    if not (run / "run.json").exists():
+        notes.append("There is no run.json: the stages were run one by one, or it is lost.")
+    else:
+        try:
+            state = read_json(run / "run.json")
+        except DAMAGE as error:
+            notes.append(f"Damaged: {_told(error)}")
+    state = state if isinstance(state, dict) else {}
+    for name in ("stages", "recipe", "machine"):
+        if not isinstance(state.get(name), dict):
+            state[name] = {}
+    state["stages"] = {k: v for k, v in state["stages"].items() if isinstance(v, dict)}
+    return state
+
+
+def _manifest_or_none(run: Path, name: str) -> Manifest | None:
+    try:
+        return read_manifest(run / name)
+    except DAMAGE:
+        return None  # the part that needs it says why
+
+
+def _newest_checkpoint(run: Path) -> Manifest | None:
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        if found := _manifest_or_none(run, f"checkpoints/{folder.name}"):
+            return found
+    return None
+
+
+def _read_part(run: Path, name: str, read: Callable[[Path, list[str]], Any]) -> Part:
+    part = Part(name)
+    try:
+        part.facts = read(run, part.notes)
+    except _NotThere:
+        part.notes.append("Not there yet: this stage has not run.")
+    except DAMAGE as error:
+        part.notes.append(f"Damaged: {_told(error)}")
+    return part
+
+
+def _add_state(part: Part, entries: list[dict[str, Any]]) -> None:
+    """What run.json knows of the stages behind a part."""
+    states = [str(entry["state"]) for entry in entries if "state" in entry]
+    part.state = next((state for state in states if state != "done"), "done" if states else "")
+    seconds = [entry["seconds"] for entry in entries if _is_number(entry.get("seconds"))]
+    part.seconds = sum(seconds) if seconds else None
+    if part.state == "failed":
+        part.notes.append("The last attempt at this stage failed; what is shown is what there is.")
+    if part.state == "running":
+        part.notes.append("This stage was under way or interrupted when the report was written.")
+
+
+class _NotThere(Exception):  # noqa: N818 - nothing is wrong
+    """A part that has not been made."""
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, GptwoError):
+        return f"{error.message} ({error.remedy})" if error.remedy else error.message
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _finished(run: Path, name: str, notes: list[str]) -> Manifest:
+    """The manifest of a part's folder; files that are gone or of another size become notes."""
+    if not (run / name).exists():
+        raise _NotThere
+    manifest = read_manifest(run / name)
+    notes += [f"Damaged: {line}" for line in damage(run / name, manifest, hashes=False)[:3]]
+    return manifest
+
+
+def _or_note(notes: list[str], read: Callable[[], Any], otherwise: Any) -> Any:
+    """Details that may be damaged while the rest of the part is whole."""
+    try:
+        return read()
+    except DAMAGE as error:
+        notes.append(f"Damaged: {_told(error)}")
+        return otherwise
+
+
+def _read_links(run: Path, notes: list[str]) -> dict[str, Any]:
+    """Counts, and links that were dropped by reason."""
+    counts = _finished(run, "links", notes).counts
+    file = run / "links/dropped.parquet"
+    found = _or_note(notes, lambda: examples([file], ["reason"], ["url", "score"]), {})
+    return {"counts": counts, "examples": {reason: rows for (reason,), rows in found.items()}}
+
+
+def _read_pages(run: Path, notes: list[str]) -> dict[str, Any]:
+    """Counts, and links by what became of them."""
+    counts = _finished(run, "pages", notes).counts
+    file = run / "pages/fetched.parquet"
+    shown = ["url", "final_url", "status", "detail"]
+    found = _or_note(notes, lambda: examples([file], ["outcome"], shown), {})
+    return {"counts": counts, "examples": {outcome: rows for (outcome,), rows in found.items()}}
+
+
+def _read_corpus(run: Path, notes: list[str]) -> dict[str, Any]:
+    """Counts per stage, dropped documents by stage and reason, hosts and lengths of the kept."""
+    counts = _finished(run, "corpus", notes).counts
+    dropped = sorted((run / "corpus/dropped").glob("*.parquet"))
+    shown = ["url", "detail", "text"]
+    found = _or_note(notes, lambda: examples(dropped, ["stage", "reason"], shown), {})
+    kept = [path for split in SPLITS for path in sorted((run / "corpus" / split).glob("*.parquet"))]
+    seen = _or_note(notes, lambda: survey(kept), Survey())
+    hosts = sorted(seen.hosts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {
+        "counts": counts,
+        "examples": found,
+        "hosts": [pair for pair in hosts if pair[0]][:TOP_DOMAINS],
+        "host_count": sum(1 for host, _ in hosts if host),
+        "lengths": seen.lengths,
+        "edges": Survey.edges(),
+    }
+
+
+def _read_truth(run: Path, notes: list[str]) -> dict[str, Any]:
+    """How the pipeline did against the demo web's truth."""
+    if not (run / "demoweb").exists():
+        raise _NotThere
+    return judge(run)
+
+
+def _read_tokens(run: Path, notes: list[str]) -> dict[str, Any]:
+    """Vocabulary, tokens and bytes per split, and a stretch of packed text."""
+    tokenizer = _finished(run, "tokenizer", notes)
+    vocabulary = {"details": tokenizer.details, "counts": tokenizer.counts, "sample": []}
+    try:
+        packed = _finished(run, "tokens", notes)
+    except _NotThere:
+        notes.append("The corpus is not packed into tokens yet.")
+        return vocabulary | {"splits": {}}
+    sample = _or_note(notes, lambda: packed_sample(run, packed.details), [])
+    splits = {name: packed.counts[name] for name in SPLITS if name in packed.counts}
+    return vocabulary | {"splits": splits, "sample": sample, "dtype": packed.details.get("dtype")}
+
+
+def _read_training(run: Path, notes: list[str]) -> dict[str, Any]:
+    """The plan, and each measure as columns of numbers by step."""
+    if not (run / "metrics.jsonl").exists():
+        raise _NotThere
+    metrics = _lines(run / "metrics.jsonl", notes)
+    timings = _lines(run / "timings.jsonl", notes)
+    plan = _or_note(notes, lambda: read_json(run / "training.json"), {})
+    if not any("loss" in line for line in metrics):
+        notes.append("No step has been logged yet.")
+    return {
+        "plan": plan,
+        "train": columns(metrics, "loss", "lr", "grad_norm"),
+        "valid": columns(metrics, "valid_loss"),
+        "timings": columns(timings, "seconds", "tokens_per_second", "mfu", "memory_mb"),
+        "diverged": [line for line in metrics if "diverged" in line],
+    }
+
+
+def columns(lines: list[dict[str, Any]], *names: str) -> dict[str, np.ndarray]:
+    """Arrays of "step", "tokens" and the names, of the lines that carry the first name.
+
+    What is missing or not a finite number is NaN.
+    """
+    chosen = [line for line in lines if names[0] in line]
+    return {
+        name: np.array(
+            [float(v) if _is_number(v := line.get(name)) else math.nan for line in chosen], float
+        )
+        for name in ("step", "tokens", *names)
+    }
+
+
+def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """JSON lines; those that cannot be read are counted in a note. None where there is no file."""
+    if not path.exists():
+        return []
+    found, bad = [], 0
+    with path.open("rb") as handle:
+        for line in handle:
+            try:
+                value = json.loads(line)
+                found += [value] if isinstance(value, dict) else []
+                bad += not isinstance(value, dict)
+            except ValueError:
+                bad += 1
+    if bad:
+        verb = "line is" if bad == 1 else "lines are"
+        notes.append(f"Damaged: {bad:,} {verb} not JSON in {path} and left out.")
+    return found
+
+
+def _read_scores(run: Path, notes: list[str]) -> dict[str, Any]:
+    """The results of the tasks, in the order of their files' names."""
+    if not (run / "scores").is_dir():
+        raise _NotThere
+    results = []
+    for path in sorted((run / "scores").glob("*.json")):
+        if path.name == "manifest.json":
+            continue
+        result = _or_note(notes, lambda path=path: _result(path), None)
+        results += [result] if result else []
+    if not results:
+        notes.append("No task has been scored yet.")
+    return {"results": results}
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """A TaskResult as plain values."""
+    value = read_json(path)
+    if not isinstance(value, dict) or not isinstance(value.get("metrics"), dict):
+        raise DataError(f"{path} is not a task's result", remedy="run the evaluation again")
+    for name in ("intervals", "protocol", "data", "model", "baselines", "paper"):
+        value.setdefault(name, {})
+    return {"task": path.stem, "n": None} | value
+
+
+def _read_samples(run: Path, notes: list[str]) -> dict[str, Any]:
+    """Prompts and continuations, grouped by prompt, long ones cut."""
+    if not (run / "samples").exists():
+        raise _NotThere
+    manifest = _finished(run, "samples", notes)
+    lines = _lines(run / "samples/samples.jsonl", notes)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in lines[:SAMPLES]:
+        text = str(line.get("text", ""))
+        cut = " …" if len(text) > SAMPLE_CHARACTERS else ""
+        entry = line | {"text": text[:SAMPLE_CHARACTERS] + cut}
+        groups.setdefault(str(line.get("prompt", "")), []).append(entry)
+    return {"groups": groups, "config": manifest.config, "left_out": len(lines[SAMPLES:])}
+
+
+FOLDERS = ("demoweb", "links", "pages", "corpus", "tokenizer", "tokens", "scores", "samples")
+STAGES_OF = {"tokens": ("tokenizer", "tokens"), "truth": ("demoweb",)}
+READERS: dict[str, Callable[[Path, list[str]], Any]] = {
+    "links": _read_links,
+    "pages": _read_pages,
+    "corpus": _read_corpus,
+    "truth": _read_truth,
+    "tokens": _read_tokens,
+    "training": _read_training,
+    "scores": _read_scores,
+    "samples": _read_samples,
+}

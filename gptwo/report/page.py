@@ -1,0 +1,231 @@
+"""One self-contained page from a run folder: `report.html`."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from gptwo.artifacts import atomic_write
+from gptwo.progress import SILENT, Reporter, duration
+from gptwo.report import charts, words
+from gptwo.report.collect import Collected, Part, collect
+
+HERE = Path(__file__).parent
+TITLES = {
+    "links": "Links",
+    "pages": "Pages",
+    "corpus": "Corpus",
+    "truth": "Against the truth",
+    "tokens": "Tokens",
+    "training": "Training",
+    "scores": "Zero-shot scores",
+    "samples": "Text",
+}
+
+
+def write_report(run: Path, out: Path | None = None, reporter: Reporter = SILENT) -> Path:
+    """Write the page of the run folder `run` to `out` (`run/report.html`) and return its path.
+
+    The same folder gives the same bytes. Stages that have not run and files that are damaged are
+    said on the page; a folder that holds no run is a `DataError`.
+    """
+    out = out or run / "report.html"
+    found = collect(run)
+    reporter.check()
+    text = render(found)
+    with atomic_write(out, "w") as handle:
+        handle.write(text)
+    reporter.say(f"report: {out} ({words.size_of(len(text.encode()))})")
+    return out
+
+
+def render(found: Collected) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "number": words.number,
+        "compact": words.compact,
+        "size": words.size_of,
+        "duration": duration,
+        "metric": lambda value, name: words.metric_value(name, value),
+        "plain": words.plain,
+    }
+    environment.globals |= {
+        "percent": words.percent,
+        "paper_size": words.paper_size,
+        "titles": TITLES,
+    }
+    stylesheet = (HERE / "style.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        found=found,
+        parts=found.parts,
+        run=found.run,
+        style=Markup(stylesheet),  # noqa: S704 - ours
+        arrow=arrow(found),
+        charts=draw(found),
+        stages=stage_times(found.run),
+        settings=flat(found.run["recipe"]),
+        again=command_to_run_again(found.run),
+    )
+
+
+def arrow(found: Collected) -> list[dict[str, str]]:
+    """The nodes of the diagram: what there is at each stage, and how much."""
+    parts = found.parts
+    train = facts(parts["training"], "train")
+    results = facts(parts["scores"], "results") or []
+    documents = counts(parts["corpus"]).get("documents", {})
+    splits = facts(parts["tokens"], "splits") or {}
+    samples = facts(parts["samples"], "groups") or {}
+    steps = int(train["step"][-1]) if train and len(train["step"]) else None
+    parameters = parameters_of(found)
+    made = sum(len(group) for group in samples.values()) or None
+    rows = (
+        ("web", "links", counts(parts["links"]).get("kept"), "links"),
+        ("pages", "pages", counts(parts["pages"]).get("outcomes", {}).get("ok"), "pages fetched"),
+        ("corpus", "corpus", sum(documents.values()) or None, "documents"),
+        ("tokens", "tokens", sum(s.get("tokens", 0) for s in splits.values()) or None, "tokens"),
+        ("model", "training", parameters, "parameters"),
+        ("training", "training", steps, "steps"),
+        ("zeroshot", "scores", len(results) or None, "tasks"),
+        ("text", "samples", made, "samples"),
+    )
+    return [
+        {"room": room, "part": part, "count": words.compact(count), "unit": unit}
+        | {"state": parts[part].state if count is not None else "missing"}
+        for room, part, count, unit in rows
+        if not (part in ("links", "pages") and skipped(parts[part]))
+    ]
+
+
+def skipped(part: Part) -> bool:
+    """Whether a run never meant to have this part: one that starts from texts crawls nothing."""
+    return part.facts is None and not part.state and not any("Damaged" in n for n in part.notes)
+
+
+def draw(found: Collected) -> dict[str, Any]:
+    """All charts that there are numbers for, by name."""
+    drawn: dict[str, Any] = {}
+    training = found.parts["training"].facts
+    if training and len(training["train"]["step"]):
+        train, timings = training["train"], training["timings"]
+        drawn["loss"] = charts.loss_curves(train, training["valid"])
+        step, pace = timings["step"], timings["tokens_per_second"]
+        drawn["rate"] = charts.line(
+            "rate", train["step"], train["lr"], label="learning rate", title="Learning rate by step"
+        )
+        drawn["pace"] = charts.line(
+            "pace", step, pace, label="tokens per second", title="Tokens per second by step"
+        )
+        drawn["mfu"] = charts.line(
+            "mfu",
+            step,
+            timings["mfu"],
+            label="share of the machine's arithmetic (MFU)",
+            title="Model FLOPs utilisation by step",
+            percent=True,
+        )
+    corpus = found.parts["corpus"].facts
+    if corpus and corpus["lengths"].sum():
+        drawn["lengths"] = charts.length_histogram(corpus["lengths"], corpus["edges"])
+    results = facts(found.parts["scores"], "results") or []
+    drawn["sizes"] = size_charts(results)
+    if rows := accuracy_rows(results):
+        drawn["accuracies"] = charts.accuracies(rows)
+    if rows := perplexity_rows(results):
+        drawn["perplexities"] = charts.perplexities(rows)
+    return drawn
+
+
+def size_charts(results: list[dict[str, Any]]) -> list[Markup]:
+    """Figure 1 for every metric that the paper gives for its sizes."""
+    drawn = []
+    for result in results:
+        rows = [(*words.paper_size(label), values) for label, values in result["paper"].items()]
+        size = result["model"].get("parameters")
+        for metric, value in result["metrics"].items():
+            known = sorted(
+                ((label, n, values[metric]) for label, n, values in rows if n and metric in values),
+                key=lambda row: row[1],
+            )
+            if len(known) > 1 and size:
+                ours = (size, value, result["intervals"].get(metric))
+                drawn.append(charts.score_against_size(result["task"], metric, ours, known))
+    return drawn
+
+
+def accuracy_rows(results: list[dict[str, Any]]) -> list[tuple[str, float, Any, Any]]:
+    """The first accuracy of each task, with the baselines for it."""
+    rows = []
+    for result in results:
+        metric = next((name for name in result["metrics"] if "accuracy" in name), None)
+        if metric:
+            beside = {k: v[metric] for k, v in result["baselines"].items() if metric in v}
+            interval = result["intervals"].get(metric)
+            rows.append((result["task"], result["metrics"][metric], interval, beside))
+    return rows
+
+
+def perplexity_rows(results: list[dict[str, Any]]) -> list[tuple[str, float, Any]]:
+    """Perplexity on each split, from the task `heldout`."""
+    for result in results:
+        if result["task"] == "heldout":
+            names = [(split, f"{split}_perplexity") for split in ("train", "valid", "test")]
+            return [
+                (split, result["metrics"][name], result["intervals"].get(name))
+                for split, name in names
+                if name in result["metrics"]
+            ]
+    return []
+
+
+def parameters_of(found: Collected) -> int | None:
+    """Parameters of the model in training, or of the one that was scored."""
+    plan = facts(found.parts["training"], "plan") or {}
+    results = facts(found.parts["scores"], "results") or [{"model": {}}]
+    return plan.get("parameters") or results[0]["model"].get("parameters")
+
+
+def facts(part: Part, name: str) -> Any:
+    return (part.facts or {}).get(name)
+
+
+def counts(part: Part) -> dict[str, Any]:
+    return facts(part, "counts") or {}
+
+
+def stage_times(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """(name, state, seconds, share of all) of each stage but the report, which is being made."""
+    known = {name: entry for name, entry in run["stages"].items() if name != "report"}
+    seconds = {name: float(entry.get("seconds") or 0) for name, entry in known.items()}
+    total = sum(seconds.values())
+    return [
+        {
+            "name": name,
+            "state": str(entry.get("state", "")),
+            "seconds": seconds[name],
+            "share": seconds[name] / total if total else 0.0,
+        }
+        for name, entry in known.items()
+    ]
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """`[("training.lr", "0.002"), ...]`, as `--set` takes them."""
+    if isinstance(value, dict) and value:
+        return [pair for key in value for pair in flat(value[key], f"{prefix}.{key}".strip("."))]
+    return [(prefix, value if isinstance(value, str) else words.as_json(value))]
+
+
+def command_to_run_again(run: dict[str, Any]) -> str:
+    """The command line that run.json remembers."""
+    command = str(run.get("command", ""))
+    return command if command else f"gptwo reproduce {shlex.quote(run['recipe'].get('name', ''))}"

@@ -1,0 +1,80 @@
+"""Numbers as people read them."""
+
+import json
+import math
+from typing import Any
+
+PAPER_PARAMETERS = {  # the paper's labels and what the released models really have
+    "117M": 124_439_808,
+    "345M": 354_823_168,
+    "762M": 774_030_080,
+    "1542M": 1_557_611_200,
+}
+ALIASES = {"small": "117M", "medium": "345M", "large": "762M", "xl": "1542M"}
+
+
+def number(value: Any) -> str:
+    """`number(1234567) == "1,234,567"`; a dash for what is not a number."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def compact(value: Any) -> str:
+    """`compact(2_615_808) == "2.62M"`, three digits."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= 0.9995 * size:
+            scaled = value / (1e3 if unit == "k" else size)
+            return f"{scaled:.3g}{unit}" if abs(scaled) < 999.5 else f"{scaled:,.0f}{unit}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
+
+
+def size_of(value: Any) -> str:
+    """`size_of(1_500_000) == "1.5 MB"`"""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:,.0f} bytes"
+
+
+def percent(part: Any, whole: Any = 1) -> str:
+    """`percent(1, 3) == "33.3%"`"""
+    if not isinstance(part, int | float) or not whole or not math.isfinite(part / whole):
+        return "–"
+    share = part / whole
+    return f"{share:.0%}" if share in (0, 1) else f"{share:.1%}"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1."""
+    return any(word in metric for word in ("accuracy", "precision", "recall", "f1", "cut_"))
+
+
+def metric_value(metric: str, value: Any) -> str:
+    """A score with the digits that mean something."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    if is_share(metric):
+        return f"{100 * value:.1f}%"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def plain(name: str) -> str:
+    """`plain("raw_bits_per_byte") == "raw bits per byte"`"""
+    return name.replace("_", " ")
+
+
+def paper_size(label: str) -> tuple[str, int]:
+    """The paper's label of a size and the parameters of the released model."""
+    label = ALIASES.get(label.removeprefix("gpt2-"), label)
+    return label, PAPER_PARAMETERS.get(label, 0)
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

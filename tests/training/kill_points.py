@@ -1,0 +1,94 @@
+"""Dies at every byte limit and at every file operation of a checkpoint, and looks what is left.
+
+Run as a script by test_checkpoint.py: forking is only safe before torch has started threads.
+usage: kill_points.py FOLDER TOKENIZER
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from gptwo.model.gpt2 import GPT2
+from gptwo.model.sizes import GPT2Config
+from gptwo.training import checkpoint
+from gptwo.training.config import TrainingConfig
+from gptwo.training.optim import adamw
+
+CONFIG = TrainingConfig(steps=9, keep_checkpoints=1, checkpoint_interval=1)
+SHAPE = GPT2Config(vocab_size=300, n_ctx=8, n_layer=1, n_head=2, n_embd=8)
+PLAN = {"training": {}, "model": {}, "inputs": {"tokenizer": "", "tokens": ""}}
+
+
+def die_writing_more_than(limit: int) -> None:
+    """Let the system kill this process at the first write beyond `limit` bytes of any file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def die_at_operation(number: int) -> None:
+    """Kill this process at the n-th file operation that Python makes from now on."""
+    seen = 0
+
+    def hook(event: str, details: tuple) -> None:
+        nonlocal seen
+        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def survived(folder: Path, tokenizer: Path, prepare: Callable[[int], None], n: int) -> bool:
+    """Save step 2 after step 1 in a child that may die; check that one of them loads."""
+    torch.manual_seed(0)
+    model = GPT2(SHAPE)
+    optimizer = adamw(model, CONFIG)
+    states = [checkpoint.State(step=step) for step in (1, 2)]
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    more = {"tokenizer": tokenizer, "plan": PLAN}
+    checkpoint.save(folder, states[0], model, optimizer, **more)
+    child = os.fork()
+    if child == 0:
+        prepare(n)
+        optimizer.step()
+        checkpoint.save(folder, states[1], model, optimizer, **more)
+        checkpoint.prune(folder, CONFIG)
+        os._exit(0)
+    finished = os.waitpid(child, 0)[1] == 0
+    found = checkpoint.committed(folder)
+    assert found, f"no checkpoint after dying at {n}"
+    for path in found:
+        checkpoint.load(path, SHAPE, CONFIG, "cpu")
+    checkpoint.remove_unfinished(folder)
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == [path.name for path in found], f"{left} after dying at {n}"
+    assert not finished or [path.name for path in found] == ["step-00000002"]
+    for path in found:
+        path.rename(path.with_name(f".step-old-{path.name}"))
+    checkpoint.remove_unfinished(folder)
+    return finished
+
+
+def main(folder: Path, tokenizer: Path) -> None:
+    torch.set_num_threads(1)
+    folder.mkdir()
+    limits = [0, 1, 7, 8, 100, 500, 1_000, 3_000, 10_000, 16_000, 20_000, 30_000, 40_000, 10**6]
+    deaths = [not survived(folder, tokenizer, die_writing_more_than, limit) for limit in limits]
+    assert deaths[0] and not deaths[-1], deaths
+    number = 1
+    while not survived(folder, tokenizer, die_at_operation, number):
+        number += 1
+    sys.stdout.write(f"died at {sum(deaths)} byte limits and {number - 1} file operations")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,82 @@
+"""Whole processes: killed, asked to stop, started twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_run import Inputs, content
+
+HERE = Path(__file__).parent
+STEPS = "60"
+
+
+def start(out: Path, inputs: Inputs) -> subprocess.Popen[str]:
+    """Start training and wait until it hears signals."""
+    process = subprocess.Popen(
+        [sys.executable, HERE / "train_script.py", out, *inputs, STEPS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stdout.readline() == "listening\n"
+    return process
+
+
+def finish(out: Path, inputs: Inputs) -> dict[str, bytes]:
+    process = start(out, inputs)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 0, complaint
+    return content(out)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    tmp_path: Path, inputs: Inputs
+) -> None:
+    whole = finish(tmp_path / "whole", inputs)
+    chance = random.Random(0)
+    for _ in range(4):
+        process = start(tmp_path / "parts", inputs)
+        time.sleep(chance.uniform(0.0, 0.6))
+        process.kill()
+        process.communicate(timeout=60)
+    assert finish(tmp_path / "parts", inputs) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_commits_and_exits_75(
+    tmp_path: Path, inputs: Inputs, number: signal.Signals
+) -> None:
+    process = start(tmp_path / "parts", inputs)
+    metrics = tmp_path / "parts" / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 8:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    step = int(metrics.read_text().splitlines()[-1].split(":")[1].split(",")[0])
+    assert (tmp_path / "parts" / "checkpoints" / f"step-{step:08d}" / "manifest.json").exists()
+    assert finish(tmp_path / "parts", inputs) == finish(tmp_path / "whole", inputs)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, inputs: Inputs) -> None:
+    process = start(tmp_path, inputs)
+    while not (tmp_path / ".lock").exists() and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)  # however fast it is, it is still there
+    try:
+        second = start(tmp_path, inputs)
+        _, said = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert f"in use by process {process.pid}" in said
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
