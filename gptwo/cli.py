@@ -303,10 +303,14 @@ def sample(
     """
     if call.dry_run:
         return print_settings(config)
+    from gptwo.language_model import load
     from gptwo.text.generate import print_samples
 
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
-    print_samples(model, text, config, n=n, as_json=call.json, reporter=_reporter(call))
+    loaded, reporter = load(model), _reporter(call)
+    print_samples(
+        loaded.model, loaded.tokenizer, text, config, n=n, as_json=call.json, reporter=reporter
+    )
 
 
 @app.command(sort_key=10)

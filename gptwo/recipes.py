@@ -56,7 +56,9 @@ def demo() -> Recipe:
         training=TrainingConfig(),
         demo=DemoConfig(),
         links=LinksConfig(),
-        crawl=CrawlConfig(allow_private=True),
+        crawl=CrawlConfig(
+            allow_private=True, host_delay_seconds=0.0, page_seconds=4.0, retries=1
+        ),
         tokenizer=TokenizerConfig(vocab_size=4096),
         prompts=("", "The state of the Union", "Our relations with foreign powers"),
     )

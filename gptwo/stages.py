@@ -80,8 +80,13 @@ def _make_pages(run: Run) -> str:
     from gptwo.web.crawl import crawl
 
     with _demo_server(run) as address:
-        config = replace(run.recipe.crawl, connect_to=address) if address else run.recipe.crawl
-        return crawl(run.path("links"), run.path("pages"), config, run.reporter).fingerprint
+        return crawl(
+            run.path("links"),
+            run.path("pages"),
+            run.recipe.crawl,
+            run.reporter,
+            connect_to=address,
+        ).fingerprint
 
 
 @contextmanager

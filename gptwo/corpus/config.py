@@ -15,7 +15,7 @@ class CorpusConfig:
 
     # extract
     extractor: str = "quality"  # trafilatura in fast mode
-    document_seconds: float = 10.0  # processor time one page may take
+    document_seconds: float = 30.0  # processor time one page may take
     document_memory_mb: int = 512  # address space one page may take
 
     # language: the paper kept English; "" keeps every language

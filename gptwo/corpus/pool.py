@@ -1,7 +1,8 @@
 """A pool of processes for work that may kill its worker.
 
-A task is one file to make. A worker reports each document before it touches it; when the worker
-dies, that document is known, and the task is done again without it. No worker outlives its parent.
+A task is one file to make. A worker reports each document before it touches it. When it dies the
+task is done again, and if it dies twice at the same document, once more without that one. No worker
+outlives its parent.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ from gptwo.errors import ResourceError
 from gptwo.progress import Reporter, ignore_interrupts
 
 TASKS_PER_WORKER = 16  # HTML parsers keep heap; a fresh process gives it back
-DEATHS_PER_TASK = 50
+DEATHS_PER_TASK = 16  # with so many, it is not the documents
 POLL_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
 
@@ -31,13 +32,15 @@ _PR_SET_PDEATHSIG = 1
 class Task:
     """One file to make. It is done when `output` exists.
 
-    `input` is a path or a unit of a source; `skip` names documents (by position in the input) that
-    killed a worker before, each with what was seen of it.
+    `input` is whatever the job reads; `skip` names documents (by position in the input) that killed
+    workers, each with how; `suspect` one that may have killed one, of `deaths` in all.
     """
 
     output: Path
     input: Any
     skip: tuple[tuple[int, str], ...] = ()
+    suspect: int = -1
+    deaths: int = 0
 
 
 Job = Callable[[Task, CorpusConfig, Callable[[int], None]], None]
@@ -80,7 +83,7 @@ class Pool:
                             self._rest(worker)
                         elif worker.dead:
                             del busy[worker.connection]
-                            waiting.appendleft(worker.task_without_culprit())
+                            waiting.appendleft(worker.task_after_death())
                             worker.kill()
         finally:
             for worker in busy.values():
@@ -134,17 +137,20 @@ class _Worker:
             self.process.join()
         return max(self.position - before, 0)
 
-    def task_without_culprit(self) -> Task:
-        """The task again, without the document that the worker died of."""
+    def task_after_death(self) -> Task:
+        """The task again, without the document that two workers have died of."""
         assert self.task is not None
         code = self.process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        if len(self.task.skip) >= DEATHS_PER_TASK or self.position < 0:
+        if self.task.deaths >= DEATHS_PER_TASK:
             raise ResourceError(
                 f"a worker died ({how}) on {self.task.output.stem}",
                 remedy="give it more memory, or fewer --workers, and run the same command again",
             )
-        return replace(self.task, skip=(*self.task.skip, (self.position, how)))
+        again = replace(self.task, suspect=self.position, deaths=self.task.deaths + 1)
+        if self.position < 0 or self.position != self.task.suspect:  # it may have been killed
+            return again
+        return replace(again, skip=(*self.task.skip, (self.position, how)), suspect=-1)
 
     def kill(self) -> None:
         self.process.kill()

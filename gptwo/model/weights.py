@@ -4,7 +4,6 @@ Released names, released orientation, safetensors only. A pickle is never opened
 """
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from gptwo.artifacts import (
     damage,
     read_json,
     read_manifest,
-    sha256_file,
     write_json,
 )
 from gptwo.errors import ModelError
@@ -199,15 +197,3 @@ def _fit(model: GPT2, tensors: dict[str, torch.Tensor], path: Path) -> None:
             f"{path} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}",
             remedy="use the config.json that belongs to these weights",
         )
-
-
-def describe(folder: Path) -> dict[str, Any]:
-    """Name, shape, parameter count and weights hash of the model in `folder`."""
-    folder = resolve(folder)
-    config = read_config(folder)
-    return {
-        "name": folder.name,
-        "parameters": config.parameters(),
-        "weights_sha256": sha256_file(folder / WEIGHTS),
-        "shape": asdict(config),
-    }

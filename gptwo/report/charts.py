@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gptwo.report.words import compact, metric_value
+from gptwo.report.words import compact, metric_value, plain
 
-WIDTH, HEIGHT = 6.2, 3.7  # inches; the page scales the drawing to its column
+WIDTH, HEIGHT = 5.5, 3.4  # inches; the page scales the drawing to its column
 MOST_POINTS = 600  # of a line; longer ones are averaged
 
 # Drawn in colours that stand for names, which become CSS variables in the SVG.
@@ -36,10 +36,10 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gptwo",
     "text.parse_math": False,  # a dollar sign is a dollar sign
-    "font.size": 11.5,
+    "font.size": 12,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 11,
+    "axes.labelsize": 11.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
@@ -89,7 +89,7 @@ def line(
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes("step", label)
         axes.plot(*thinned(x, y), color=THIRD)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.12 * float(np.nanmax(np.append(y, 0.0))) or 1)
         if percent:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         return svg(figure, name, title)
@@ -104,8 +104,7 @@ def length_histogram(counts: np.ndarray, edges: np.ndarray) -> Markup:
         shown = slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)
         left, right = edges[:-1][shown], edges[1:][shown]
         axes.bar(left, counts[shown], right - left, align="edge", color=FIRST, edgecolor="none")
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
+        _logarithmic(axes, "x")
         ticks = [a * 10**b for b in range(9) for a in (1, 2, 5) if left[0] < a * 10**b < right[-1]]
         axes.set_xticks(ticks if len(ticks) < 8 else ticks[::3])
         return svg(figure, "lengths", "Number of kept documents by length in characters")
@@ -116,7 +115,7 @@ def score_against_size(
 ) -> Markup:
     """Our (parameters, value, interval) and the paper's (label, parameters, value) (Figure 1)."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("parameters", metric)
+        figure, axes = _axes("parameters", f"{name}: {plain(metric)}")
         size, value, interval = ours
         x, y = [entry[1] for entry in paper], [entry[2] for entry in paper]
         axes.plot(x, y, color=MUTED, marker="o", markersize=5, label="paper, WebText")
@@ -126,18 +125,15 @@ def score_against_size(
         if interval:
             axes.plot([size, size], [interval["low"], interval["high"]], color=SECOND, linewidth=2)
         axes.plot([size], [value], color=SECOND, marker="D", markersize=8, label="this run")
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
+        _logarithmic(axes, "x")
         if "accuracy" in metric:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
             axes.set_ylim(bottom=0)
         elif max([*y, value]) > 10 * min([*y, value]):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: compact(v)))
-            axes.yaxis.set_minor_locator(NullLocator())
+            _logarithmic(axes, "y")
         axes.margins(x=0.12, y=0.2)
         axes.legend(loc="best")
-        title = f"{name}, {metric}, against parameters: this run beside the paper's four sizes"
+        title = f"{name}, {plain(metric)}, against parameters: this run beside the paper's four sizes"
         return svg(figure, f"size-{name}-{metric}", title)
 
 
@@ -204,12 +200,19 @@ def _axes(x: str, y: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.set_xlabel(x, loc="right")
     if y:
-        axes.set_title(y, loc="left", fontsize=11, color=MUTED)
+        axes.set_title(y, loc="left", fontsize=12, color=INK, pad=10)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     return figure, axes
+
+
+def _logarithmic(axes: Axes, which: str) -> None:
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
 def _times(factor: float) -> Any:

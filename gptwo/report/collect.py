@@ -20,7 +20,10 @@ from gptwo.report.pieces import packed_sample
 from gptwo.report.tables import Survey, examples, survey
 from gptwo.report.truth import judge
 
-DAMAGE = (GptwoError, OSError, pa.ArrowException, ValueError, LookupError, TypeError)
+DAMAGE = (
+    *(GptwoError, OSError, pa.ArrowException),
+    *(ValueError, LookupError, TypeError, AttributeError),  # JSON of another shape than ours
+)
 SPLITS = ("train", "valid", "test")
 TOP_DOMAINS = 15
 SAMPLES = 12
@@ -50,7 +53,14 @@ class Collected:
 
     @property
     def is_demo(self) -> bool:
-        return bool(self.run.get("recipe", {}).get("demo")) or "demoweb" in self.manifests
+        return bool(self.run["recipe"].get("demo")) or "demoweb" in self.manifests
+
+    @property
+    def crawls(self) -> bool:
+        """Whether this run begins at links; one that begins with texts has none."""
+        recipe = self.run["recipe"]
+        asked = not recipe or recipe.get("demo") or recipe.get("link_files")
+        return bool(asked) or "links" in self.manifests
 
 
 def collect(run: Path) -> Collected:
@@ -71,6 +81,7 @@ def collect(run: Path) -> Collected:
         manifests["checkpoint"] = checkpoint
     parts = {name: _read_part(run, name, read) for name, read in READERS.items()}
     for name, part in parts.items():
+        part.notes = [note.replace(f"{run}/", "") for note in part.notes]
         _add_state(part, [state["stages"].get(stage, {}) for stage in STAGES_OF.get(name, (name,))])
     name = str(state.get("name") or run.resolve().name)
     return Collected(name=name, run=state, parts=parts, manifests=manifests, notes=notes)
@@ -85,7 +96,7 @@ def _run_json(run: Path, notes: list[str]) -> dict[str, Any]:
         try:
             state = read_json(run / "run.json")
         except DAMAGE as error:
-            notes.append(f"Damaged: {_told(error)}")
+            notes.append(f"Damaged: {_told(error)}".replace(f"{run}/", ""))
     state = state if isinstance(state, dict) else {}
     for name in ("stages", "recipe", "machine"):
         if not isinstance(state.get(name), dict):
@@ -96,7 +107,9 @@ def _run_json(run: Path, notes: list[str]) -> dict[str, Any]:
 
 def _manifest_or_none(run: Path, name: str) -> Manifest | None:
     try:
-        return read_manifest(run / name)
+        manifest = read_manifest(run / name)
+        damage(run / name, manifest, hashes=False)  # fails where its list of files is none
+        return manifest
     except DAMAGE:
         return None  # the part that needs it says why
 
@@ -145,11 +158,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _finished(run: Path, name: str, notes: list[str]) -> Manifest:
-    """The manifest of a part's folder; files that are gone or of another size become notes."""
+def _finished(run: Path, name: str, notes: list[str], *counts: str) -> Manifest:
+    """The manifest of a part's folder, with the named counts in it.
+
+    Files that are gone or of another size become notes.
+    """
     if not (run / name).exists():
         raise _NotThere
     manifest = read_manifest(run / name)
+    for count in counts:
+        if count not in manifest.counts:
+            raise DataError(f"{run / name} counts no {count!r}", remedy="make the folder again")
     notes += [f"Damaged: {line}" for line in damage(run / name, manifest, hashes=False)[:3]]
     return manifest
 
@@ -165,7 +184,7 @@ def _or_note(notes: list[str], read: Callable[[], Any], otherwise: Any) -> Any:
 
 def _read_links(run: Path, notes: list[str]) -> dict[str, Any]:
     """Counts, and links that were dropped by reason."""
-    counts = _finished(run, "links", notes).counts
+    counts = _finished(run, "links", notes, "read", "kept", "dropped").counts
     file = run / "links/dropped.parquet"
     found = _or_note(notes, lambda: examples([file], ["reason"], ["url", "score"]), {})
     return {"counts": counts, "examples": {reason: rows for (reason,), rows in found.items()}}
@@ -173,7 +192,7 @@ def _read_links(run: Path, notes: list[str]) -> dict[str, Any]:
 
 def _read_pages(run: Path, notes: list[str]) -> dict[str, Any]:
     """Counts, and links by what became of them."""
-    counts = _finished(run, "pages", notes).counts
+    counts = _finished(run, "pages", notes, "links", "outcomes", "bytes").counts
     file = run / "pages/fetched.parquet"
     shown = ["url", "final_url", "status", "detail"]
     found = _or_note(notes, lambda: examples([file], ["outcome"], shown), {})
@@ -182,15 +201,16 @@ def _read_pages(run: Path, notes: list[str]) -> dict[str, Any]:
 
 def _read_corpus(run: Path, notes: list[str]) -> dict[str, Any]:
     """Counts per stage, dropped documents by stage and reason, hosts and lengths of the kept."""
-    counts = _finished(run, "corpus", notes).counts
+    counts = _finished(run, "corpus", notes, "stages", "documents", "characters").counts
     dropped = sorted((run / "corpus/dropped").glob("*.parquet"))
     shown = ["url", "detail", "text"]
     found = _or_note(notes, lambda: examples(dropped, ["stage", "reason"], shown), {})
     kept = [path for split in SPLITS for path in sorted((run / "corpus" / split).glob("*.parquet"))]
     seen = _or_note(notes, lambda: survey(kept), Survey())
     hosts = sorted(seen.hosts.items(), key=lambda pair: (-pair[1], pair[0]))
+    names = ("stage", "in", "out", "dropped")
     return {
-        "counts": counts,
+        "counts": counts | {"stages": [{n: stage[n] for n in names} for stage in counts["stages"]]},
         "examples": found,
         "hosts": [pair for pair in hosts if pair[0]][:TOP_DOMAINS],
         "host_count": sum(1 for host, _ in hosts if host),
@@ -216,7 +236,11 @@ def _read_tokens(run: Path, notes: list[str]) -> dict[str, Any]:
         notes.append("The corpus is not packed into tokens yet.")
         return vocabulary | {"splits": {}}
     sample = _or_note(notes, lambda: packed_sample(run, packed.details), [])
-    splits = {name: packed.counts[name] for name in SPLITS if name in packed.counts}
+    splits = {
+        split: {name: packed.counts[split][name] for name in ("documents", "tokens", "bytes")}
+        for split in SPLITS
+        if split in packed.counts
+    }
     return vocabulary | {"splits": splits, "sample": sample, "dtype": packed.details.get("dtype")}
 
 
@@ -229,27 +253,29 @@ def _read_training(run: Path, notes: list[str]) -> dict[str, Any]:
     plan = _or_note(notes, lambda: read_json(run / "training.json"), {})
     if not any("loss" in line for line in metrics):
         notes.append("No step has been logged yet.")
+    notes += [f"Diverged: {json.dumps(line)[:300]}" for line in metrics if "diverged" in line]
     return {
         "plan": plan,
         "train": columns(metrics, "loss", "lr", "grad_norm"),
         "valid": columns(metrics, "valid_loss"),
-        "timings": columns(timings, "seconds", "tokens_per_second", "mfu", "memory_mb"),
-        "diverged": [line for line in metrics if "diverged" in line],
+        "timings": columns(timings, "tokens_per_second", "mfu", "memory_mb"),
     }
 
 
 def columns(lines: list[dict[str, Any]], *names: str) -> dict[str, np.ndarray]:
-    """Arrays of "step", "tokens" and the names, of the lines that carry the first name.
+    """Arrays of "step", "tokens" and the names, of the lines that carry a step and the first name.
 
-    What is missing or not a finite number is NaN.
+    Other names that are missing or not a finite number are NaN; "tokens" is 0 then.
     """
-    chosen = [line for line in lines if names[0] in line]
-    return {
+    chosen = [line for line in lines if _is_number(line.get("step"))]
+    chosen = [line for line in chosen if _is_number(line.get(names[0]))]
+    found = {
         name: np.array(
             [float(v) if _is_number(v := line.get(name)) else math.nan for line in chosen], float
         )
         for name in ("step", "tokens", *names)
     }
+    return found | {"tokens": np.nan_to_num(found["tokens"])}
 
 
 def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -291,9 +317,21 @@ def _result(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict) or not isinstance(value.get("metrics"), dict):
         raise DataError(f"{path} is not a task's result", remedy="run the evaluation again")
-    for name in ("intervals", "protocol", "data", "model", "baselines", "paper"):
-        value.setdefault(name, {})
-    return {"task": path.stem, "n": None} | value
+    kept = {"task": str(value.get("task", path.stem)), "n": value.get("n")}
+    kept |= {name: dict(value.get(name) or {}) for name in ("protocol", "data", "model")}
+    kept["metrics"] = _numbers(value["metrics"])
+    kept["intervals"] = {
+        name: interval
+        for name, interval in (value.get("intervals") or {}).items()
+        if _is_number(interval["low"]) and _is_number(interval["high"])
+    }
+    for name in ("baselines", "paper"):
+        kept[name] = {label: _numbers(row) for label, row in (value.get(name) or {}).items()}
+    return kept
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if _is_number(value)}
 
 
 def _read_samples(run: Path, notes: list[str]) -> dict[str, Any]:

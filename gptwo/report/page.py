@@ -1,6 +1,5 @@
 """One self-contained page from a run folder: `report.html`."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from markupsafe import Markup
 
 from gptwo.artifacts import atomic_write
 from gptwo.progress import SILENT, Reporter, duration
-from gptwo.report import charts, words
-from gptwo.report.collect import Collected, Part, collect
+from gptwo.report import charts, summary, words
+from gptwo.report.collect import Collected, collect
 
 HERE = Path(__file__).parent
 TITLES = {
@@ -64,51 +63,25 @@ def render(found: Collected) -> str:
         "titles": TITLES,
     }
     stylesheet = (HERE / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
+    stages = summary.stage_times(found.run)
+    page = environment.get_template("page.html").render(
         found=found,
         parts=found.parts,
         run=found.run,
         style=Markup(stylesheet),  # noqa: S704 - ours
-        arrow=arrow(found),
         charts=draw(found),
-        stages=stage_times(found.run),
-        settings=flat(found.run["recipe"]),
-        again=command_to_run_again(found.run),
+        lede=summary.lede(found),
+        headline=summary.headline(found),
+        arrow=summary.arrow(found),
+        stages=stages,
+        total=sum(stage["seconds"] for stage in stages),
+        training=summary.training_tiles(found),
+        valid_rows=summary.validation_rows(found.parts["training"]),
+        settings=summary.flat(found.run["recipe"]) if found.run["recipe"] else [],
+        origin=summary.origin(found.run),
+        again=summary.command_to_run_again(found.run),
     )
-
-
-def arrow(found: Collected) -> list[dict[str, str]]:
-    """The nodes of the diagram: what there is at each stage, and how much."""
-    parts = found.parts
-    train = facts(parts["training"], "train")
-    results = facts(parts["scores"], "results") or []
-    documents = counts(parts["corpus"]).get("documents", {})
-    splits = facts(parts["tokens"], "splits") or {}
-    samples = facts(parts["samples"], "groups") or {}
-    steps = int(train["step"][-1]) if train and len(train["step"]) else None
-    parameters = parameters_of(found)
-    made = sum(len(group) for group in samples.values()) or None
-    rows = (
-        ("web", "links", counts(parts["links"]).get("kept"), "links"),
-        ("pages", "pages", counts(parts["pages"]).get("outcomes", {}).get("ok"), "pages fetched"),
-        ("corpus", "corpus", sum(documents.values()) or None, "documents"),
-        ("tokens", "tokens", sum(s.get("tokens", 0) for s in splits.values()) or None, "tokens"),
-        ("model", "training", parameters, "parameters"),
-        ("training", "training", steps, "steps"),
-        ("zeroshot", "scores", len(results) or None, "tasks"),
-        ("text", "samples", made, "samples"),
-    )
-    return [
-        {"room": room, "part": part, "count": words.compact(count), "unit": unit}
-        | {"state": parts[part].state if count is not None else "missing"}
-        for room, part, count, unit in rows
-        if not (part in ("links", "pages") and skipped(parts[part]))
-    ]
-
-
-def skipped(part: Part) -> bool:
-    """Whether a run never meant to have this part: one that starts from texts crawls nothing."""
-    return part.facts is None and not part.state and not any("Damaged" in n for n in part.notes)
+    return page.strip() + "\n"
 
 
 def draw(found: Collected) -> dict[str, Any]:
@@ -136,7 +109,7 @@ def draw(found: Collected) -> dict[str, Any]:
     corpus = found.parts["corpus"].facts
     if corpus and corpus["lengths"].sum():
         drawn["lengths"] = charts.length_histogram(corpus["lengths"], corpus["edges"])
-    results = facts(found.parts["scores"], "results") or []
+    results = summary.fact(found.parts["scores"], "results") or []
     drawn["sizes"] = size_charts(results)
     if rows := accuracy_rows(results):
         drawn["accuracies"] = charts.accuracies(rows)
@@ -185,47 +158,3 @@ def perplexity_rows(results: list[dict[str, Any]]) -> list[tuple[str, float, Any
                 if name in result["metrics"]
             ]
     return []
-
-
-def parameters_of(found: Collected) -> int | None:
-    """Parameters of the model in training, or of the one that was scored."""
-    plan = facts(found.parts["training"], "plan") or {}
-    results = facts(found.parts["scores"], "results") or [{"model": {}}]
-    return plan.get("parameters") or results[0]["model"].get("parameters")
-
-
-def facts(part: Part, name: str) -> Any:
-    return (part.facts or {}).get(name)
-
-
-def counts(part: Part) -> dict[str, Any]:
-    return facts(part, "counts") or {}
-
-
-def stage_times(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """(name, state, seconds, share of all) of each stage but the report, which is being made."""
-    known = {name: entry for name, entry in run["stages"].items() if name != "report"}
-    seconds = {name: float(entry.get("seconds") or 0) for name, entry in known.items()}
-    total = sum(seconds.values())
-    return [
-        {
-            "name": name,
-            "state": str(entry.get("state", "")),
-            "seconds": seconds[name],
-            "share": seconds[name] / total if total else 0.0,
-        }
-        for name, entry in known.items()
-    ]
-
-
-def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """`[("training.lr", "0.002"), ...]`, as `--set` takes them."""
-    if isinstance(value, dict) and value:
-        return [pair for key in value for pair in flat(value[key], f"{prefix}.{key}".strip("."))]
-    return [(prefix, value if isinstance(value, str) else words.as_json(value))]
-
-
-def command_to_run_again(run: dict[str, Any]) -> str:
-    """The command line that run.json remembers."""
-    command = str(run.get("command", ""))
-    return command if command else f"gptwo reproduce {shlex.quote(run['recipe'].get('name', ''))}"

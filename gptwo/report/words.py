@@ -60,9 +60,10 @@ def metric_value(metric: str, value: Any) -> str:
         return "–"
     if is_share(metric):
         return f"{100 * value:.1f}%"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    if "bits" in metric:
+        return f"{value:.3f}"
+    digits = 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:,.{digits}f}"
 
 
 def plain(name: str) -> str:

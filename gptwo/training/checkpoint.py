@@ -176,9 +176,7 @@ def load(
     """
     state = read_state(checkpoint)
     saved = load_model(checkpoint, device=device)
-    lines = differences(
-        *({name: getattr(c, name) for name in SHAPE} for c in (saved.config, shape))
-    )
+    lines = differences(_shape(saved.config), _shape(shape))
     if lines:
         raise ModelError(
             f"{checkpoint} holds a model of another shape ({'; '.join(lines)})",
@@ -190,6 +188,10 @@ def load(
     if state.step:
         restore_moments(model, optimizer, load_file(checkpoint / OPTIMIZER), state.step)
     return model, optimizer, state
+
+
+def _shape(model: GPT2Config) -> dict[str, int]:
+    return {name: getattr(model, name) for name in SHAPE}
 
 
 def prune(folder: Path, config: TrainingConfig) -> None:

@@ -170,7 +170,9 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
             "memory_mb": peak_memory_mb(run.device),
         }
     )
-    bar.advance(loss=f"{loss:.3f}", **{"tokens/s": f"{pace:,.0f}", "mfu": f"{share:.0%}"})
+    bar.fields["loss"] = f"{loss:.3f}"
+    bar.fields["tokens/s"] = f"{pace:,.0f}"
+    bar.advance(mfu=f"{share:.0%}")
     return state
 
 

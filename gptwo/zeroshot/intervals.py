@@ -22,7 +22,9 @@ def wilson(successes: int, n: int) -> Interval:
     share, spread = successes / n, Z * Z / n
     centre = (share + spread / 2) / (1 + spread)
     half = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+    low = centre - half if successes else 0.0  # exactly, not by rounding
+    high = centre + half if successes < n else 1.0
+    return Interval(low=low, high=high)
 
 
 def bootstrap(

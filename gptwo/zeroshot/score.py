@@ -38,7 +38,7 @@ class Request:
 class Score:
     """Natural-log probabilities of one continuation.
 
-    `token_greedy` says of each token whether it was the most likely one; `allowed` the same of the
+    `token_greedy` says of each token whether none was more likely; `allowed` the same of the
     first token when barred tokens do not count; `cut` how many context tokens did not fit.
     """
 
@@ -215,19 +215,30 @@ class Scorer:
             target = torch.tensor(targets[first : first + step], device=self.device)  # N
             logits = self.model.logits(hidden[where])[:, : self.vocab_size].float()  # N V
             chosen = logits.gather(1, target[:, None])[:, 0]
-            logprobs.append(chosen - logits.logsumexp(-1))
-            greedy.append(logits.argmax(-1) == target)
             if len(self.barred):
-                logits[:, self.barred] = -torch.inf
-                allowed.append(logits.argmax(-1) == target)
+                allowed.append(self._best_allowed(logits, target, chosen))
+            best = logits.amax(-1)
+            greedy.append(chosen == best)
+            # logsumexp in place: the logits are the largest thing there is
+            total = logits.sub_(best[:, None]).exp_().sum(-1).log_()
+            logprobs.append(chosen - best - total)
         found = torch.cat(logprobs)
         if not bool(torch.isfinite(found).all()):
             raise ModelError(
                 "the model's scores are not finite numbers",
                 remedy="check the checkpoint; evaluate in float32",
             )
-        best = torch.cat(greedy).tolist()
-        return found.tolist(), best, torch.cat(allowed).tolist() if allowed else best
+        first_choice = torch.cat(greedy).tolist()
+        passed = torch.cat(allowed).tolist() if allowed else first_choice
+        return found.tolist(), first_choice, passed
+
+    def _best_allowed(self, logits: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
+        """Whether each target is the best of the tokens that are not barred."""
+        kept = logits[:, self.barred]
+        logits[:, self.barred] = -torch.inf
+        best = logits.amax(-1)
+        logits[:, self.barred] = kept
+        return (chosen == best) & ~torch.isin(target, self.barred)
 
 
 def _branches(row: Row) -> bool:

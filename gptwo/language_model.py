@@ -1,0 +1,93 @@
+"""A model with its tokenizer: the Python face of gptwo."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gptwo.artifacts import sha256_file
+from gptwo.config import from_dict
+from gptwo.errors import ModelError, UsageError
+from gptwo.model.gpt2 import GPT2
+from gptwo.model.weights import WEIGHTS, load_model, resolve
+from gptwo.text.config import SampleConfig
+from gptwo.text.generate import stream
+from gptwo.tokens.tokenizer import Tokenizer
+from gptwo.world import here
+from gptwo.zeroshot.score import Request, Scorer
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Weights and vocabulary that belong together.
+
+    >>> model = load("runs/demo")
+    >>> model.generate("The state of the Union", max_tokens=20, temperature=0)
+    """
+
+    model: GPT2
+    tokenizer: Tokenizer
+    path: Path
+    description: dict[str, Any]  # name, parameters, weights_sha256, tokenizer_fingerprint, ...
+
+    def score(self, pairs: list[tuple[str, str]]) -> list[float]:
+        """log p(continuation | context) in nats, one number a pair.
+
+        An empty context is the start of a document.
+        """
+        requests = []
+        for context, continuation in pairs:
+            ids = self.tokenizer.encode(continuation)
+            if not ids:
+                raise UsageError("a continuation is empty", remedy="score some text")
+            context_ids = self.tokenizer.encode(context) or [self.tokenizer.eot]
+            requests.append(Request(context=context_ids, continuation=ids))
+        return [score.logprob for score in Scorer(self.model).score(requests)]
+
+    def perplexity(self, text: str) -> float:
+        """Per token, from the start of a document, each window half overlapping the last."""
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise UsageError("the text is empty", remedy="give some text")
+        window = self.model.config.n_ctx
+        found = Scorer(self.model).rolling(
+            ids, window=window, stride=max(window // 2, 1), prefix=self.tokenizer.eot
+        )
+        return float(2.718281828459045 ** (-found.mean()))
+
+    def generate(self, prompt: str = "", **settings: Any) -> str:
+        """A continuation of `prompt`; settings are the fields of `SampleConfig`."""
+        names = {field.name for field in fields(SampleConfig)}
+        unknown = sorted(set(settings) - names)
+        if unknown:
+            raise UsageError(
+                f"unknown setting {unknown[0]!r}",
+                remedy=f"settings are: {', '.join(sorted(names))}",
+            )
+        config = from_dict(SampleConfig, settings)
+        return "".join(stream(self.model, self.tokenizer, prompt, config))
+
+
+def load(model: str | Path, *, device: str = "") -> LanguageModel:
+    """Open a run folder (its newest checkpoint), a checkpoint or a Hugging Face GPT-2 folder.
+
+    Raises ModelError (exit code 4) for what is missing, damaged or does not fit together.
+    """
+    folder = resolve(Path(model))
+    world = here(device=device)
+    network = load_model(folder, world.device)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > network.config.vocab_size:
+        raise ModelError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, "
+            f"the model {network.config.vocab_size:,}",
+            remedy="use the tokenizer this model was trained with",
+        )
+    description = {
+        "name": str(model),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "weights_sha256": sha256_file(folder / WEIGHTS),
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "dtype": str(network.wte.weight.dtype).removeprefix("torch."),
+        "shape": dict(network.config.__dict__),
+    }
+    return LanguageModel(network, tokenizer, folder, description)
