@@ -31,7 +31,7 @@ class CorpusConfig:
     near_duplicate_similarity: float = 0.7
 
     # wikipedia: names that may not occur in a host, label by label
-    excluded_hosts: tuple[str, ...] = ("wikipedia", "wikiwand.com", "dbpedia.org")
+    excluded_hosts: tuple[str, ...] = ("wikipedia", "wikimedia.org", "wikiwand.com")
 
     # split
     valid_share: float = 0.05

@@ -23,7 +23,7 @@ from gptwo.errors import ResourceError
 from gptwo.progress import Reporter, ignore_interrupts
 
 TASKS_PER_WORKER = 16  # HTML parsers keep heap; a fresh process gives it back
-DEATHS_PER_TASK = 16  # with so many, it is not the documents
+DEATHS_PER_TASK = 8  # with so many, it is not the documents
 POLL_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
 

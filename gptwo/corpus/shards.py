@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write
 
-SHARD_DOCUMENTS = 128  # documents per work file ...
+SHARD_DOCUMENTS = 64  # documents per work file ...
 SHARD_BYTES = 16_000_000  # ... and no more bytes than this, so that books do not pile up
 
 SCHEMA = pa.schema(

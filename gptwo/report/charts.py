@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gptwo.report.words import compact, metric_value, plain
+from gptwo.report.words import compact, is_share, metric_value, plain
 
 WIDTH, HEIGHT = 5.5, 3.4  # inches; the page scales the drawing to its column
 MOST_POINTS = 600  # of a line; longer ones are averaged
@@ -32,7 +32,7 @@ VARIABLES = {
     SECOND: "second",
     THIRD: "third",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gptwo",
     "text.parse_math": False,  # a dollar sign is a dollar sign
@@ -72,13 +72,14 @@ def loss_curves(train: Mapping[str, np.ndarray], valid: Mapping[str, np.ndarray]
             label = f"held out: {valid['valid_loss'][-1]:.3f}"
             style = {"color": SECOND, "marker": "o", "markersize": 4, "label": label}
             axes.plot(*thinned(valid["tokens"], valid["valid_loss"]), **style)
-        axes.legend(loc="upper right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right")
         if len(train["step"]) > 1 and train["tokens"][-1] > 0:
             per_step = train["tokens"][-1] / train["step"][-1]
             top = axes.secondary_xaxis("top", functions=(_divided(per_step), _times(per_step)))
             top.spines["top"].set_visible(False)
             top.set_xlabel("steps", loc="right")
-            top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+            top.xaxis.set_major_formatter(_short_numbers())
         return svg(figure, "loss", "Loss on training batches and on held-out text against tokens")
 
 
@@ -111,30 +112,42 @@ def length_histogram(counts: np.ndarray, edges: np.ndarray) -> Markup:
 
 
 def score_against_size(
-    name: str, metric: str, ours: tuple[float, float, Any], paper: Sequence[tuple[str, int, float]]
+    task: str,
+    metric: str,
+    ours: tuple[float, float, Any],
+    paper: Sequence[tuple[str, int, float]],
+    before: float | None,
 ) -> Markup:
-    """Our (parameters, value, interval) and the paper's (label, parameters, value) (Figure 1)."""
+    """Our (parameters, value, interval) and the paper's (label, parameters, value) (Figure 1).
+
+    `before` is the best result the paper names from before it, drawn as a line.
+    """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("parameters", f"{name}: {plain(metric)}")
+        figure, axes = _axes("parameters", f"{task}: {plain(metric)}")
         size, value, interval = ours
+        if before is not None:
+            axes.axhline(
+                before, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="best before it"
+            )
         x, y = [entry[1] for entry in paper], [entry[2] for entry in paper]
         axes.plot(x, y, color=MUTED, marker="o", markersize=5, label="paper, WebText")
-        for label, parameters, score in paper:
-            place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
+        for i, (label, parameters, score) in enumerate(paper):  # names above and below in turn
+            place = {"xytext": (0, (8, -16)[i % 2]), "textcoords": "offset points", "ha": "center"}
             axes.annotate(label, (parameters, score), color=MUTED, fontsize=10, **place)
         if interval:
             axes.plot([size, size], [interval["low"], interval["high"]], color=SECOND, linewidth=2)
-        axes.plot([size], [value], color=SECOND, marker="D", markersize=8, label="this run")
+        mark = {"marker": "D", "markersize": 8, "clip_on": False, "zorder": 3}
+        axes.plot([size], [value], color=SECOND, label="this run", **mark)
         _logarithmic(axes, "x")
-        if "accuracy" in metric:
+        axes.margins(x=0.14, y=0.2)
+        if is_share(metric):
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
             axes.set_ylim(bottom=0)
-        elif max([*y, value]) > 10 * min([*y, value]):
+        elif 0 < 10 * min([*y, value]) < max([*y, value]):
             _logarithmic(axes, "y")
-        axes.margins(x=0.12, y=0.2)
         axes.legend(loc="best")
-        title = f"{name}, {plain(metric)}, against parameters: this run beside the paper's four sizes"
-        return svg(figure, f"size-{name}-{metric}", title)
+        title = f"{task}, {plain(metric)}, by parameters: this run beside the paper's sizes"
+        return svg(figure, f"size-{task}-{metric}", title)
 
 
 def accuracies(rows: Sequence[tuple[str, float, Any, Mapping[str, float]]]) -> Markup:
@@ -147,9 +160,9 @@ def accuracies(rows: Sequence[tuple[str, float, Any, Mapping[str, float]]]) -> M
                 axes.plot([baseline] * 2, [place - 0.22, place + 0.22], color=MUTED, linewidth=2.5)
             if interval:
                 axes.plot([interval["low"], interval["high"]], [place] * 2, color=SECOND)
-            axes.plot([value], [place], color=SECOND, marker="D", markersize=8)
-        axes.plot([], [], color=SECOND, marker="D", markersize=8, label="this run, 95% interval")
-        axes.plot([], [], color=MUTED, linewidth=2.5, label="baselines without a network")
+            axes.plot([value], [place], color=SECOND, marker="D", markersize=8, clip_on=False)
+        axes.plot([], [], color=SECOND, marker="D", markersize=8, label="this run")
+        axes.plot([], [], color=MUTED, linewidth=2.5, label="baselines")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
         axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -204,7 +217,7 @@ def _axes(x: str, y: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axis.set_major_formatter(_short_numbers())
     return figure, axes
 
 
@@ -212,7 +225,11 @@ def _logarithmic(axes: Axes, which: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axis.set_major_formatter(_short_numbers())
+
+
+def _short_numbers() -> FuncFormatter:
+    return FuncFormatter(lambda value, _: compact(float(value)))
 
 
 def _times(factor: float) -> Any:
@@ -241,9 +258,9 @@ def svg(figure: Figure, name: str, label: str) -> Markup:
         (r"font: ([\d.]+px) [^;\"]*", r"font-size: \1"),
         (r"xlink:href", "href"),
         (r' transform="rotate\(-0 [^)]*\)"', ""),
-        (r'(id="|url\(#|href="#)', rf"\g<1>{re.sub('[^a-z0-9-]', '-', name)}-"),
+        (r'(id="|url\(#|href="#)', rf"\g<1>{re.sub('[^a-z0-9-]', '-', name.lower())}-"),
         (r"\s*\n\s*", "\n"),
     ):
         body = re.sub(pattern, replacement, body)
     head = f'<svg class="chart" role="img" aria-label="{escape(label)}" {box.group()}>'
-    return Markup(head + body.strip())  # noqa: S704 - matplotlib escaped what it drew
+    return Markup(head + body.strip())

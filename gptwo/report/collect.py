@@ -6,8 +6,9 @@ and takes nothing away from the others.
 
 import json
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from gptwo.errors import DataError, GptwoError
 from gptwo.report.pieces import packed_sample
 from gptwo.report.tables import Survey, examples, survey
 from gptwo.report.truth import judge
+from gptwo.report.words import TASKS
 
 DAMAGE = (
     *(GptwoError, OSError, pa.ArrowException),
     *(ValueError, LookupError, TypeError, AttributeError),  # JSON of another shape than ours
 )
 SPLITS = ("train", "valid", "test")
-TOP_DOMAINS = 15
+TOP_DOMAINS = 10
 SAMPLES = 12
 SAMPLE_CHARACTERS = 2_000
 
@@ -50,17 +52,11 @@ class Collected:
     parts: dict[str, Part]
     manifests: dict[str, Manifest]
     notes: list[str]
+    crawls: bool  # whether it begins at links; a run that begins with texts has none
 
     @property
     def is_demo(self) -> bool:
         return bool(self.run["recipe"].get("demo")) or "demoweb" in self.manifests
-
-    @property
-    def crawls(self) -> bool:
-        """Whether this run begins at links; one that begins with texts has none."""
-        recipe = self.run["recipe"]
-        asked = not recipe or recipe.get("demo") or recipe.get("link_files")
-        return bool(asked) or "links" in self.manifests
 
 
 def collect(run: Path) -> Collected:
@@ -84,7 +80,10 @@ def collect(run: Path) -> Collected:
         part.notes = [note.replace(f"{run}/", "") for note in part.notes]
         _add_state(part, [state["stages"].get(stage, {}) for stage in STAGES_OF.get(name, (name,))])
     name = str(state.get("name") or run.resolve().name)
-    return Collected(name=name, run=state, parts=parts, manifests=manifests, notes=notes)
+    recipe = state["recipe"]
+    asked = not recipe or recipe.get("demo") or recipe.get("link_files")
+    crawls = bool(asked) or (run / "links").exists()
+    return Collected(name, state, parts, manifests, notes, crawls)
 
 
 def _run_json(run: Path, notes: list[str]) -> dict[str, Any]:
@@ -109,7 +108,8 @@ def _manifest_or_none(run: Path, name: str) -> Manifest | None:
     try:
         manifest = read_manifest(run / name)
         damage(run / name, manifest, hashes=False)  # fails where its list of files is none
-        return manifest
+        inputs = {key.removeprefix(f"{run}/"): value for key, value in manifest.inputs.items()}
+        return replace(manifest, inputs=inputs)
     except DAMAGE:
         return None  # the part that needs it says why
 
@@ -156,6 +156,10 @@ def _told(error: BaseException) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _number_or_nan(value: Any) -> float:
+    return float(value) if _is_number(value) else math.nan
 
 
 def _finished(run: Path, name: str, notes: list[str], *counts: str) -> Manifest:
@@ -270,9 +274,7 @@ def columns(lines: list[dict[str, Any]], *names: str) -> dict[str, np.ndarray]:
     chosen = [line for line in lines if _is_number(line.get("step"))]
     chosen = [line for line in chosen if _is_number(line.get(names[0]))]
     found = {
-        name: np.array(
-            [float(v) if _is_number(v := line.get(name)) else math.nan for line in chosen], float
-        )
+        name: np.array([_number_or_nan(line.get(name)) for line in chosen], float)
         for name in ("step", "tokens", *names)
     }
     return found | {"tokens": np.nan_to_num(found["tokens"])}
@@ -298,7 +300,7 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _read_scores(run: Path, notes: list[str]) -> dict[str, Any]:
-    """The results of the tasks, in the order of their files' names."""
+    """The results of the tasks: those of the paper first, others by name at the end."""
     if not (run / "scores").is_dir():
         raise _NotThere
     results = []
@@ -307,6 +309,8 @@ def _read_scores(run: Path, notes: list[str]) -> dict[str, Any]:
             continue
         result = _or_note(notes, lambda path=path: _result(path), None)
         results += [result] if result else []
+    order = list(TASKS)
+    results.sort(key=lambda r: order.index(r["task"]) if r["task"] in TASKS else len(order))
     if not results:
         notes.append("No task has been scored yet.")
     return {"results": results}
@@ -335,7 +339,7 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
 
 
 def _read_samples(run: Path, notes: list[str]) -> dict[str, Any]:
-    """Prompts and continuations, grouped by prompt, long ones cut."""
+    """Prompts and continuations by prompt; long ones and runs of empty lines are shortened."""
     if not (run / "samples").exists():
         raise _NotThere
     manifest = _finished(run, "samples", notes)
@@ -344,7 +348,8 @@ def _read_samples(run: Path, notes: list[str]) -> dict[str, Any]:
     for line in lines[:SAMPLES]:
         text = str(line.get("text", ""))
         cut = " …" if len(text) > SAMPLE_CHARACTERS else ""
-        entry = line | {"text": text[:SAMPLE_CHARACTERS] + cut}
+        shown = re.sub(r"\n{3,}", "\n\n", text[:SAMPLE_CHARACTERS])
+        entry = line | {"text": shown + cut}
         groups.setdefault(str(line.get("prompt", "")), []).append(entry)
     return {"groups": groups, "config": manifest.config, "left_out": len(lines[SAMPLES:])}
 

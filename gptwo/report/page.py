@@ -61,6 +61,7 @@ def render(found: Collected) -> str:
         "percent": words.percent,
         "paper_size": words.paper_size,
         "titles": TITLES,
+        "tasks": words.TASKS,
     }
     stylesheet = (HERE / "style.css").read_text(encoding="utf-8")
     stages = summary.stage_times(found.run)
@@ -68,7 +69,7 @@ def render(found: Collected) -> str:
         found=found,
         parts=found.parts,
         run=found.run,
-        style=Markup(stylesheet),  # noqa: S704 - ours
+        style=Markup(stylesheet),
         charts=draw(found),
         lede=summary.lede(found),
         headline=summary.headline(found),
@@ -118,21 +119,29 @@ def draw(found: Collected) -> dict[str, Any]:
     return drawn
 
 
-def size_charts(results: list[dict[str, Any]]) -> list[Markup]:
-    """Figure 1 for every metric that the paper gives for its sizes."""
+def size_charts(results: list[dict[str, Any]]) -> list[tuple[str, Markup]]:
+    """(what, Figure 1 of it) for the metrics that the paper gives for most of its sizes."""
     drawn = []
     for result in results:
-        rows = [(*words.paper_size(label), values) for label, values in result["paper"].items()]
         size = result["model"].get("parameters")
-        for metric, value in result["metrics"].items():
-            known = sorted(
-                ((label, n, values[metric]) for label, n, values in rows if n and metric in values),
-                key=lambda row: row[1],
-            )
-            if len(known) > 1 and size:
-                ours = (size, value, result["intervals"].get(metric))
-                drawn.append(charts.score_against_size(result["task"], metric, ours, known))
+        title = words.TASKS.get(result["task"], (result["task"],))[0]
+        curves = {metric: paper_points(result["paper"], metric) for metric in result["metrics"]}
+        most = max((len(points) for points in curves.values()), default=0)
+        for metric, points in curves.items():
+            if points and size and len(points) == most:
+                value, interval = result["metrics"][metric], result["intervals"].get(metric)
+                before = result["paper"].get("prior SOTA", {}).get(metric)
+                chart = charts.score_against_size(
+                    title, metric, (size, value, interval), points, before
+                )
+                drawn.append((f"{title}, {words.plain(metric)}", chart))
     return drawn
+
+
+def paper_points(paper: dict[str, Any], metric: str) -> list[tuple[str, int, float]]:
+    """(label, parameters, value) of the paper's sizes, smallest first."""
+    known = [(*words.paper_size(k), row[metric]) for k, row in paper.items() if metric in row]
+    return sorted((point for point in known if point[1]), key=lambda point: point[1])
 
 
 def accuracy_rows(results: list[dict[str, Any]]) -> list[tuple[str, float, Any, Any]]:
@@ -143,7 +152,8 @@ def accuracy_rows(results: list[dict[str, Any]]) -> list[tuple[str, float, Any, 
         if metric:
             beside = {k: v[metric] for k, v in result["baselines"].items() if metric in v}
             interval = result["intervals"].get(metric)
-            rows.append((result["task"], result["metrics"][metric], interval, beside))
+            title = words.TASKS.get(result["task"], (result["task"],))[0]
+            rows.append((title, result["metrics"][metric], interval, beside))
     return rows
 
 

@@ -78,7 +78,7 @@ def lede(found: Collected) -> str:
     if count["parameters"] and count["steps"]:
         seen = float(fact(found.parts["training"], "train")["tokens"][-1])
         train = (fact(found.parts["tokens"], "splits") or {}).get("train", {}).get("tokens")
-        passes = f", {seen / train:.3g} times over the corpus" if train else ""
+        passes = f", {seen / train:.2g} passes over the corpus" if train else ""
         sentences.append(
             f"A GPT-2 of {compact(count['parameters'])} parameters learned from "
             f"{compact(seen)} tokens in {number(count['steps'])} steps{passes}."
@@ -231,4 +231,6 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def command_to_run_again(run: dict[str, Any]) -> str:
     """The command line that run.json remembers."""
-    return str(run.get("command") or f"gptwo reproduce {shlex.quote(run['recipe'].get('name', ''))}")
+    return str(
+        run.get("command") or f"gptwo reproduce {shlex.quote(run['recipe'].get('name', ''))}"
+    )

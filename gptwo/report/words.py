@@ -10,6 +10,22 @@ PAPER_PARAMETERS = {  # the paper's labels and what the released models really h
     "762M": 774_030_080,
     "1542M": 1_557_611_200,
 }
+TASKS = {  # in the order of the page: title, and what is asked
+    "lambada": ("LAMBADA", "the last word of a passage that needs more than its last sentence"),
+    "wikitext2": ("WikiText-2", "perplexity of Wikipedia articles, per word of the original file"),
+    "ptb": ("Penn Treebank", "perplexity of newspaper text, per word of the original file"),
+    "wsc273": ("Winograd schemas", "which of two candidates a pronoun means"),
+    "cloze": (
+        "Cloze",
+        "which of ten words stands in the gap of the 21st sentence, after the Children's Book "
+        "Test; made from held-out documents",
+    ),
+    "lastword": (
+        "Last word",
+        "the last word of a passage, after LAMBADA; made from held-out documents",
+    ),
+    "heldout": ("Held-out text", "perplexity of documents that were trained on and of others"),
+}
 ALIASES = {"small": "117M", "medium": "345M", "large": "762M", "xl": "1542M"}
 
 
@@ -60,8 +76,10 @@ def metric_value(metric: str, value: Any) -> str:
         return "–"
     if is_share(metric):
         return f"{100 * value:.1f}%"
-    if "bits" in metric:
+    if "bits" in metric or "nats" in metric:
         return f"{value:.3f}"
+    if abs(value) >= 1e6:
+        return compact(value)
     digits = 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{digits}f}"
 

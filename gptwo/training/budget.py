@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gptwo.errors import DataError, UsageError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.progress import SILENT, Reporter, duration
@@ -51,6 +52,10 @@ def choose(
     Climbs from the smallest size, timing a few real steps of each (20 seconds in all), until one
     would see too few tokens.
     """
+    if budget_seconds <= 0:
+        raise UsageError(f"a budget of {budget_seconds:g} s is no time", remedy="name one as 10m")
+    if corpus_tokens < 1:
+        raise DataError("the training split has no tokens", remedy="give more text")
     keep_freed_memory()
     seconds = budget_seconds * SHARE_FOR_STEPS
     deadline = time.monotonic() + MEASURING_SECONDS

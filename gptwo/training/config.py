@@ -22,7 +22,7 @@ class TrainingConfig:
     weight_decay: float = 0.1  # matrices and embeddings only
     clip: float = 1.0  # largest L2 norm of all gradients together
     validation_interval: int = 100
-    validation_tokens: int = 65_536
+    validation_tokens: int = 32_768
     checkpoint_interval: int = 200
     keep_checkpoints: int = 2
     seed: int = 0

@@ -11,7 +11,7 @@ import numpy as np
 
 from gptwo.zeroshot.words import STOP_WORDS, WORD, words
 
-TRIGRAM_WORDS = 2_000_000  # enough for a baseline, little enough to learn in seconds
+TRIGRAM_WORDS = 1_000_000  # enough for a baseline, little enough to learn in seconds
 UNKNOWN = "<unknown>"
 
 

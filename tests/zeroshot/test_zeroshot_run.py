@@ -77,13 +77,13 @@ def test_another_batch_size_gives_the_same_metrics(tiny, corpus: Path, tmp_path:
             BUILT_IN,
             out=tmp_path / str(budget),
             corpus=corpus,
-            config=replace(QUICK, token_budget=budget),
+            config=replace(QUICK, token_budget=budget, questions=6, documents=2),
         )
         for budget in (1, 100_000)
     ]
     for name in BUILT_IN:
         a, b = (results[name].metrics for results in found)
-        assert a == pytest.approx(b, rel=1e-5)
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
 
 
 def test_a_finished_result_is_reused(tiny, corpus: Path, tmp_path: Path, monkeypatch) -> None:
@@ -137,7 +137,7 @@ def test_tasks_without_their_source_say_what_to_name(tiny, tmp_path: Path) -> No
 def test_a_damaged_corpus_is_named(tiny, corpus: Path, tmp_path: Path) -> None:
     part = corpus / "test/part-00000.parquet"
     part.write_bytes(b"x" * part.stat().st_size)
-    with pytest.raises(DataError, match="part-00000.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
         evaluate(tiny, BUILT_IN, out=tmp_path / "s", corpus=corpus, config=QUICK)
 
 
@@ -165,14 +165,12 @@ class StopAfter(Reporter):
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("checks", [0, 1, 3, 5, 8])
+@pytest.mark.parametrize("checks", [0, 8])
 def test_a_stopped_run_goes_on(tiny, corpus: Path, tmp_path: Path, checks: int) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     evaluate(tiny, BUILT_IN, out=whole, corpus=corpus, config=QUICK)
     with pytest.raises(Interrupted):
-        evaluate(
-            tiny, BUILT_IN, out=parts, corpus=corpus, config=QUICK, reporter=StopAfter(checks)
-        )
+        evaluate(tiny, BUILT_IN, out=parts, corpus=corpus, config=QUICK, reporter=StopAfter(checks))
     assert not all((parts / f"{name}.json").exists() for name in BUILT_IN)
     evaluate(tiny, BUILT_IN, out=parts, corpus=corpus, config=QUICK)
     assert content(parts) == content(whole)
@@ -188,9 +186,7 @@ def test_a_resumed_run_scores_only_the_rest(
         )
     asked = []
     whole = run.Scorer.score
-    monkeypatch.setattr(
-        run.Scorer, "score", lambda self, r: asked.append(len(r)) or whole(self, r)
-    )
+    monkeypatch.setattr(run.Scorer, "score", lambda self, r: asked.append(len(r)) or whole(self, r))
     result = evaluate(tiny, ["cloze"], out=tmp_path / "s", corpus=corpus, config=QUICK)["cloze"]
     assert result.n == 16 and asked == [40]  # four of sixteen questions, ten options each
 
@@ -233,7 +229,7 @@ def test_killed_at_any_moment_the_result_is_the_same(corpus: Path, tmp_path: Pat
     assert undisturbed.wait() == 0, undisturbed.communicate()
     final = sum(sizes(tmp_path / "whole"))
     out = tmp_path / "killed"
-    for share in (0.0, 0.35, 0.7):
+    for share in (0.2, 0.6):
         child = start(corpus, out)
         while child.poll() is None and sum(sizes(out)) <= share * final:
             time.sleep(0.001)

@@ -19,7 +19,7 @@ def model(tiny_model: Callable[..., GPT2]) -> GPT2:
     return tiny_model(vocab_size=VOCAB)
 
 
-def requests(n: int = 40, seed: int = 1) -> list[Request]:
+def requests(n: int = 12, seed: int = 1) -> list[Request]:
     """Contexts of 1 to 60 tokens, alone or shared by up to ten continuations of 1 to 20."""
     draw = random.Random(seed)
 
@@ -96,9 +96,7 @@ def test_a_shared_context_is_read_once(model: GPT2) -> None:
 def test_a_long_context_is_cut_from_the_left_alike_for_all_that_share_it(model: GPT2) -> None:
     context = [i % VOCAB for i in range(100)]
     long, short = [3] * 11, [4]
-    a, b = Scorer(model).score(
-        [Request(context=context, continuation=c) for c in (long, short)]
-    )
+    a, b = Scorer(model).score([Request(context=context, continuation=c) for c in (long, short)])
     assert (a.cut, b.cut) == (46, 46)  # 54 tokens of context and ten fed make 64
     (plain,) = score_plainly(model, [Request(context=context[46:], continuation=short)])
     assert b.logprob == pytest.approx(plain.logprob, abs=1e-5)
@@ -162,7 +160,9 @@ def test_windows_score_every_token_once() -> None:
 
 
 @pytest.mark.parametrize(("window", "stride", "prefix"), [(64, 64, 0), (64, 16, None), (10, 3, 0)])
-def test_rolling_log_probability_by_hand(model: GPT2, window: int, stride: int, prefix: int | None) -> None:
+def test_rolling_log_probability_by_hand(
+    model: GPT2, window: int, stride: int, prefix: int | None
+) -> None:
     draw = random.Random(2)
     ids = [draw.randrange(VOCAB) for _ in range(150)]
     tokens = ids if prefix is None else [prefix, *ids]

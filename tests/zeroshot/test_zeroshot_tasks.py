@@ -37,9 +37,7 @@ def plain_logprob(tiny, context: list[int], continuation: list[int]) -> float:
 
 def records_of(tiny, bench: Bench, name: str, examples: list[Example]) -> list[dict]:
     task = TASKS[name]
-    scorer = Scorer(
-        tiny.model, vocab_size=tiny.tokenizer.vocab_size, barred=task.barred(bench)
-    )
+    scorer = Scorer(tiny.model, vocab_size=tiny.tokenizer.vocab_size, barred=task.barred(bench))
     return [task.record(example, scorer.score(example.requests)) for example in examples]
 
 
@@ -322,7 +320,5 @@ def test_paper_rows() -> None:
 def test_requests_are_what_they_say(tiny) -> None:
     example = lambada.question(bench_of(tiny), "a b", "c", document="d")
     assert example.requests == [
-        Request(
-            context=tiny.tokenizer.encode("a b"), continuation=tiny.tokenizer.encode(" c")
-        )
+        Request(context=tiny.tokenizer.encode("a b"), continuation=tiny.tokenizer.encode(" c"))
     ]

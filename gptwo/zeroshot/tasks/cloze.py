@@ -3,7 +3,7 @@
 Twenty sentences of a document, a twenty-first with a word removed, ten candidates of the same kind
 seen in the passage (paper section 3.2). Two kinds, told apart by form alone: names, capitalised
 inside a sentence and never in lower case; nouns, in lower case between a determiner and a function
-word or punctuation mark.
+word or punctuation mark, an adjective told by its ending allowed.
 """
 
 import random
@@ -25,7 +25,8 @@ PASSAGES_PER_DOCUMENT = 3
 NAME = re.compile(r"(?<=[a-z,;] )([A-Z][a-z]{2,})\b")
 NOUN = re.compile(
     r"\b(?=(?:the|an?|this|these|those|his|her|its|our|their|my|your|no|any|every|each|some) "
-    r"([a-z]{3,})(?:[,.;:!?]| (?:of|to|in|on|at|by|for|from|with|is|are|was|were|has|have|had|will|"
+    r"(?:[a-z]+(?:al|ive|ous|ic|ary|ful|less|able|ible|ed) )?([a-z]{3,}(?<!ed))"
+    r"(?:[,.;:!?]| (?:of|to|in|on|at|by|for|from|with|is|are|was|were|has|have|had|will|"
     r"shall|which|who|that|than|as|should|would|may|must|can)\b))"
 )
 KINDS = {"names": NAME, "nouns": NOUN}

@@ -15,7 +15,7 @@ from gptwo.zeroshot.score import rolling_windows
 from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
 
 SPLITS = ("train", "valid", "test")
-CHARACTERS = 4000  # of each document, so that models are compared on the same text
+CHARACTERS = 3000  # of each document, so that models are compared on the same text
 
 
 def protocol(bench: Bench) -> dict[str, Any]:

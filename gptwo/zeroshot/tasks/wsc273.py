@@ -43,7 +43,8 @@ def examples(bench: Bench) -> list[Example]:
 def schema(bench: Bench, options: list[str], rest: str, gold: int) -> Example:
     """Both sentences as continuations of what they begin with alike.
 
-    The shared beginning adds the same to both, so leaving it out changes no comparison.
+    The shared beginning adds the same to both, so leaving it out changes no comparison. Of a
+    sentence longer than the model's context the beginning is context that may be cut.
     """
     glue = "" if rest[:1] in ".,;:!?'" else " "
     tail = bench.tokenizer.encode(glue + rest)
@@ -52,7 +53,8 @@ def schema(bench: Bench, options: list[str], rest: str, gold: int) -> Example:
     while all(len(head) > shared + 1 for head in heads) and heads[0][shared] == heads[1][shared]:
         shared += 1
     prefix = [] if bench.prefix is None else [bench.prefix]
-    shared = max(shared, 0 if prefix else 1)  # the model needs a token to start from
+    longest = max(len(head) for head in heads) + len(tail)
+    shared = max(shared, longest - bench.n_ctx, 0 if prefix else 1)  # something to start from
     requests = [
         Request(context=[*prefix, *head[:shared]], continuation=[*head[shared:], *tail])
         for head in heads
@@ -70,6 +72,7 @@ def record(example: Example, scores: list[Score]) -> Record:
         "gold": gold,
         "full": full,
         "partial": partial,
+        "cut": scores[0].cut,
         "full_accuracy": full[gold] > full[1 - gold],
         "partial_accuracy": partial[gold] > partial[1 - gold],
     }
@@ -81,6 +84,7 @@ def summary(records: list[Record], bench: Bench) -> Summary:
         right = sum(record[name] for record in records)
         metrics[name] = right / len(records)
         intervals[name] = wilson(right, len(records))
+    metrics["cut_contexts"] = sum(record["cut"] > 0 for record in records) / len(records)
     return metrics, intervals
 
 
