@@ -56,9 +56,7 @@ def demo() -> Recipe:
         training=TrainingConfig(),
         demo=DemoConfig(),
         links=LinksConfig(),
-        crawl=CrawlConfig(
-            allow_private=True, host_delay_seconds=0.0, page_seconds=4.0, retries=1
-        ),
+        crawl=CrawlConfig(allow_private=True, host_delay_seconds=0.0, page_seconds=4.0, retries=1),
         tokenizer=TokenizerConfig(vocab_size=4096),
         prompts=("", "The state of the Union", "Our relations with foreign powers"),
     )

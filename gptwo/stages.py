@@ -5,7 +5,7 @@ Rooms are imported when their step runs, so that a finished run costs nothing to
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 

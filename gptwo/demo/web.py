@@ -176,7 +176,7 @@ class _Web:
         if fate == "tracking-duplicate":
             tracked = f"{url}?utm_source=feed&utm_medium=rss"
             self.know(tracked, fate, host, article.text, "links", domain=article.domain)
-            self.link(tracked)
+            self.link(tracked, score=3)  # the clean address has the better claim
         elif fate == "mirror":
             mirror = self.rng.choice(MIRRORS)
             self.page(mirror, path, html.encode(), "text/html; charset=utf-8")

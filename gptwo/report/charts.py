@@ -106,8 +106,10 @@ def length_histogram(counts: np.ndarray, edges: np.ndarray) -> Markup:
         left, right = edges[:-1][shown], edges[1:][shown]
         axes.bar(left, counts[shown], right - left, align="edge", color=FIRST, edgecolor="none")
         _logarithmic(axes, "x")
-        ticks = [a * 10**b for b in range(9) for a in (1, 2, 5) if left[0] < a * 10**b < right[-1]]
-        axes.set_xticks(ticks if len(ticks) < 8 else ticks[::3])
+        ticks = [
+            a * 10**b for b in range(9) for a in (1, 2, 3, 5) if left[0] < a * 10**b < right[-1]
+        ]
+        axes.set_xticks(ticks if len(ticks) < 7 else [t for t in ticks if str(t)[0] == "1"])
         return svg(figure, "lengths", "Number of kept documents by length in characters")
 
 
@@ -167,7 +169,7 @@ def accuracies(rows: Sequence[tuple[str, float, Any, Mapping[str, float]]]) -> M
         axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=-0.03 * axes.get_xlim()[1])
         return svg(figure, "accuracies", "Accuracy of this run on each task beside baselines")
 
 

@@ -62,6 +62,7 @@ def render(found: Collected) -> str:
         "paper_size": words.paper_size,
         "titles": TITLES,
         "tasks": words.TASKS,
+        "named_rows": lambda rows: [{"": name} | row for name, row in rows.items()],
     }
     stylesheet = (HERE / "style.css").read_text(encoding="utf-8")
     stages = summary.stage_times(found.run)

