@@ -253,13 +253,13 @@ def stage(
     A finished folder of other settings or inputs is refused; partial work of other settings is
     discarded.
     """
-    config = json.loads(json.dumps(config, default=str))
-    plan = {"kind": kind, "config": config, "inputs": dict(inputs), "format": FORMAT_VERSION}
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    plan = {"kind": kind, "config": plain, "inputs": dict(inputs), "format": FORMAT_VERSION}
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, expected a folder", remedy="choose another --out")
     with lock(folder):
         remove_leftovers(folder)
-        made = Stage(folder=folder, kind=kind, config=config, inputs=dict(inputs))
+        made = Stage(folder=folder, kind=kind, config=plain, inputs=dict(inputs))
         if (folder / MANIFEST).exists():
             made.done = _finished(folder, plan)
             yield made

@@ -44,7 +44,8 @@ def _parse(text: str) -> Any:
 
 def _assign(kind: type, values: dict[str, Any], name: str, value: Any) -> None:
     *path, last = name.split(".")
-    target, target_kind = values, kind
+    target: Any = values
+    target_kind: Any = kind
     for part in path:
         _known(target_kind, part, name, kind)
         target_kind = _field_type(target_kind, part)
@@ -60,7 +61,7 @@ def _assign(kind: type, values: dict[str, Any], name: str, value: Any) -> None:
     target[last] = value
 
 
-def _known(kind: type, part: str, name: str, root: type) -> None:
+def _known(kind: Any, part: str, name: str, root: type) -> None:
     if part in {field.name for field in dataclasses.fields(kind)}:
         return
     names = _names(root)
@@ -69,7 +70,7 @@ def _known(kind: type, part: str, name: str, root: type) -> None:
     raise UsageError(f"unknown setting {name!r}", remedy=f"the nearest is {(tails or near)[0]!r}")
 
 
-def _field_type(kind: type, name: str) -> Any:
+def _field_type(kind: Any, name: str) -> Any:
     hint = get_type_hints(kind)[name]
     choices = [arg for arg in getattr(hint, "__args__", ()) if dataclasses.is_dataclass(arg)]
     return choices[0] if choices else hint

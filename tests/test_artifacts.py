@@ -185,9 +185,11 @@ def test_a_full_disk_keeps_the_old_file_and_says_so(
     path = tmp_path / "a.txt"
     path.write_text("old")
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(ResourceError, match=r"a\.txt: No space left") as caught:
-        with atomic_write(path) as handle:
-            handle.write(b"new")
+    with (
+        pytest.raises(ResourceError, match=r"a\.txt: No space left") as caught,
+        atomic_write(path) as handle,
+    ):
+        handle.write(b"new")
     assert "make room" in caught.value.remedy and caught.value.exit_code == 5
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
