@@ -43,6 +43,7 @@ def reproduce(
             f"recipe {recipe.name!r} has nothing to read",
             remedy="name texts or pages (gptwo reproduce laptop FILES...) or --links FILES",
         )
+    _check_inputs(recipe)
     _refuse_foreign(folder)
     with lock(folder):
         run = Run(folder, recipe, reporter)
@@ -62,6 +63,15 @@ def reproduce(
         if late:
             raise late
     return {"run": str(folder), "stages": done, "report": str(folder / "report.html")}
+
+
+def _check_inputs(recipe: Recipe) -> None:
+    """What will be read must be there before the first stage begins."""
+    given = [*recipe.link_files, *recipe.sources, recipe.vocabulary]
+    given += [f"{recipe.data}/eval"] if recipe.data else []
+    for name in given:
+        if name and not Path(name).exists():
+            raise DataError(f"{name} does not exist", remedy="check the path")
 
 
 def _refuse_foreign(folder: Path) -> None:

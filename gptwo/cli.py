@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 from gptwo import __version__
-from gptwo.console import Call, fail, parse_seconds, print_result, print_settings
-from gptwo.errors import GptwoError, UsageError
+from gptwo.console import Call, answer, parse_seconds, print_result, print_settings
+from gptwo.errors import UsageError
 from gptwo.progress import Reporter
 from gptwo.text.config import SampleConfig
 
@@ -381,18 +381,7 @@ def _default_data(recipe: str = "") -> Path | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every failure becomes two lines on stderr and an exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        app(words, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
-        return 0
-    except CycloptsError as error:
-        return fail(UsageError(str(error), remedy="see gptwo --help"), words)
-    except GptwoError as error:
-        return fail(error, words)
-    except BrokenPipeError:  # the reader of our output has gone, as in `gptwo ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return answer(app, list(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

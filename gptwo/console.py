@@ -1,15 +1,16 @@
 """How commands speak: results on stdout, errors as two lines on stderr and an exit code."""
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, CycloptsError, Parameter
 
-from gptwo.errors import GptwoError, UsageError
+from gptwo.errors import GptwoError, ResourceError, UsageError
 
 
 @Parameter(name="*", group="Common")
@@ -70,6 +71,34 @@ def parse_seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise UsageError(f"--budget {text!r} is not a time", remedy="write it as 90s, 10m or 2h")
     return value
+
+
+def answer(app: App, words: list[str]) -> int:
+    """Run the command in `words`; returns its exit code, every failure told on stderr."""
+    try:
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return 0
+    except CycloptsError as error:
+        return fail(UsageError(str(error), remedy="see gptwo --help"), words)
+    except GptwoError as error:
+        return fail(error, words)
+    except BrokenPipeError:  # the reader of our output has gone, as in `gptwo ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return fail(_unforeseen(error), words)
+
+
+def _unforeseen(error: Exception) -> GptwoError:
+    """An error that no room has words for yet."""
+    kind = ResourceError if isinstance(error, MemoryError) else GptwoError
+    found = kind(
+        f"{type(error).__name__}: {error}",
+        remedy="this should have been said better: --debug shows where it happened; please report",
+    )
+    found.__cause__ = error
+    return found
 
 
 def fail(error: GptwoError, words: Sequence[str]) -> int:

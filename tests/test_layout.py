@@ -83,8 +83,8 @@ def test_rooms_import_only_what_they_may(path: Path) -> None:
 
 
 def test_the_model_file_needs_torch_alone() -> None:
-    assert set(imports(PACKAGE / "model" / "gpt2.py")) <= {"model.sizes"}
-    assert imports(PACKAGE / "model" / "sizes.py") == []
+    assert set(imports(PACKAGE / "model" / "gpt2.py")) == {"model.sizes", "model.loss"}
+    assert imports(PACKAGE / "model" / "sizes.py") == imports(PACKAGE / "model" / "loss.py") == []
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

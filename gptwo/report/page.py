@@ -22,6 +22,7 @@ TITLES = {
     "scores": "Zero-shot scores",
     "samples": "Text",
 }
+CHARTS = ("loss", "rate", "pace", "mfu", "lengths", "accuracies", "perplexities", "sizes")
 
 
 def write_report(run: Path, out: Path | None = None, reporter: Reporter = SILENT) -> Path:
@@ -87,8 +88,8 @@ def render(found: Collected) -> str:
 
 
 def draw(found: Collected) -> dict[str, Any]:
-    """All charts that there are numbers for, by name."""
-    drawn: dict[str, Any] = {}
+    """All charts by name; None where there are no numbers for one."""
+    drawn: dict[str, Any] = dict.fromkeys(CHARTS)
     training = found.parts["training"].facts
     if training and len(training["train"]["step"]):
         train, timings = training["train"], training["timings"]

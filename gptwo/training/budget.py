@@ -26,6 +26,8 @@ MOST_EPOCHS = 6  # beyond about four, reading the same text again teaches little
 SHARE_FOR_STEPS = 0.9  # of the budget; held-out losses and checkpoints take the rest
 MEASURING_SECONDS = 15.0
 STEPS_AIMED_AT = 1_500
+VALIDATIONS = 20
+SHARE_FOR_VALIDATION = 0.05  # of the budget; a token read costs a third of a token learned
 BYTES_PER_PARAMETER = 32  # weight, gradient, two moments, and as much again for activations
 
 
@@ -97,13 +99,15 @@ def settings(model: GPT2Config, tokens: float, corpus_tokens: int, world: World)
     rows = 2 ** max(round(math.log2(tokens / STEPS_AIMED_AT / model.n_ctx)), 0)
     batch_tokens = min(rows * model.n_ctx, 524_288)  # the paper's 512 x 1024 at most
     steps = max(int(tokens / batch_tokens), 1)
+    validated = int(3 * SHARE_FOR_VALIDATION * steps * batch_tokens / VALIDATIONS)
     return TrainingConfig(
         steps=steps,
         batch_tokens=batch_tokens,
         micro_batch=min(micro_batch(model, world), batch_tokens // model.n_ctx),
         lr=rate_for(model),
         warmup_steps=min(steps // 20, 2_000),
-        validation_interval=max(steps // 20, 1),
+        validation_interval=max(-(-steps // VALIDATIONS), 1),
+        validation_tokens=min(max(validated, model.n_ctx), 131_072),
         checkpoint_interval=max(steps // 5, 1),
     )
 

@@ -171,21 +171,25 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
     lines.write_text("".join(json.dumps({"text": prose(i + 100)}) + "\n" for i in range(200)))
     script = str(Path(__file__).with_name("build_script.py"))
     expected = build_corpus([web, lines], tmp_path / "whole", CorpusConfig(), workers=2)
-    command = [sys.executable, script, "2", str(tmp_path / "killed"), str(web), str(lines)]
-    rng, kills, survivors = random.Random(0), 0, []
-    while not (tmp_path / "killed" / "manifest.json").exists():
+    out = tmp_path / "killed"
+    command = [sys.executable, script, "2", str(out), str(web), str(lines)]
+    rng, survivors = random.Random(0), []
+    for _ in range(4):
         process = psutil.Popen(command)
-        try:
-            process.wait(rng.uniform(1.0, 2.0) if kills < 2 else 100)
-            assert process.returncode == 0
-        except psutil.TimeoutExpired:
-            children = process.children(recursive=True)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            survivors += psutil.wait_procs(children, timeout=10)[1]
-    assert read_manifest(tmp_path / "killed") == expected
-    assert kills >= 2 and not survivors
+        more = _files_made(out) + rng.randrange(8)
+        while _files_made(out) <= more and process.poll() is None:
+            time.sleep(0.002)
+        children = process.children(recursive=True) if process.is_running() else []
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+        survivors += psutil.wait_procs(children, timeout=10)[1]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert read_manifest(out) == expected
+    assert not survivors
+
+
+def _files_made(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.parquet"))
 
 
 def test_interrupted_work_is_not_done_again(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from gptwo.artifacts import stage
 from gptwo.model.sizes import GPT2Config
 from gptwo.tokens.config import PackConfig, TokenizerConfig
 from gptwo.tokens.learn import train_tokenizer
 from gptwo.tokens.pack import pack
-
-from gptwo.artifacts import stage
 from gptwo.training.config import TrainingConfig
 from gptwo.training.loop import train
 from gptwo.world import World
