@@ -4,13 +4,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from gptwo.errors import GptwoError, ResourceError, UsageError
+from gptwo.errors import GptwoError, Interrupted, ResourceError, UsageError
+from gptwo.lock import DISK_FULL
+from gptwo.progress import Reporter
+from gptwo.records import TaskResult
 
 
 @Parameter(name="*", group="Common")
@@ -36,6 +40,34 @@ def print_settings(config: Any) -> None:
     print(json.dumps(to_dict(config), indent=2, ensure_ascii=False))
 
 
+def has_only_settings(call: Call) -> bool:
+    """For a command without settings: --set is refused; True when --dry-run asked for them."""
+    if call.set:
+        name = call.set[0].partition("=")[0]
+        raise UsageError(f"unknown setting {name!r}", remedy="this command has no settings")
+    if call.dry_run:
+        print("{}")
+    return call.dry_run
+
+
+def make_stage(config: Any, call: Call, make: Callable[[Any, Reporter], Any]) -> None:
+    """Resolve the settings, make one folder, print its counts."""
+    from gptwo.config import with_settings
+
+    config = with_settings(config, call.set)
+    if call.dry_run:
+        return print_settings(config)
+    manifest = make(config, reporter_for(call))
+    print_result({"fingerprint": manifest.fingerprint, **manifest.counts}, call)
+
+
+def reporter_for(call: Call) -> Reporter:
+    """Progress as the call wants it; from now on signals are requests to stop."""
+    reporter = Reporter(quiet=call.quiet)
+    reporter.listen()
+    return reporter
+
+
 def print_result(result: dict[str, Any], call: Call) -> None:
     if call.json:
         print(json.dumps(result, ensure_ascii=False))
@@ -59,6 +91,25 @@ def _lines(value: dict[str, Any], indent: str = "") -> list[str]:
     return lines
 
 
+def print_scores(results: Mapping[str, TaskResult], call: Call) -> None:
+    """Each metric with its interval, then baselines and the paper's models for the same metric."""
+    if call.json:
+        print(json.dumps({name: asdict(r) for name, r in results.items()}, ensure_ascii=False))
+        return
+    for name, result in results.items():
+        print(f"{name}  n={result.n:,}")
+        for metric, value in result.metrics.items():
+            interval = result.intervals.get(metric)
+            between = f" [{interval.low:.4g}, {interval.high:.4g}]" if interval else ""
+            print(f"  {metric}  {value:.4g}{between}")
+            for kind, rows in (("baseline", result.baselines), ("paper", result.paper)):
+                beside = [
+                    f"{label} {row[metric]:.4g}" for label, row in rows.items() if metric in row
+                ]
+                if beside:
+                    print(f"    {kind}: {', '.join(beside)}")
+
+
 def parse_seconds(text: str) -> float:
     """`parse_seconds("10m") == 600`"""
     if not text:
@@ -76,13 +127,13 @@ def parse_seconds(text: str) -> float:
 def answer(app: App, words: list[str]) -> int:
     """Run the command in `words`; returns its exit code, every failure told on stderr."""
     try:
-        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        _understood(app, words)()
         sys.stdout.flush()
         return 0
-    except CycloptsError as error:
-        return fail(UsageError(str(error), remedy="see gptwo --help"), words)
     except GptwoError as error:
         return fail(error, words)
+    except KeyboardInterrupt:  # before the command began to listen for it
+        return fail(Interrupted("stopped before it began", remedy="run the command again"), words)
     except BrokenPipeError:  # the reader of our output has gone, as in `gptwo ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -90,8 +141,23 @@ def answer(app: App, words: list[str]) -> int:
         return fail(_unforeseen(error), words)
 
 
+def _understood(app: App, words: list[str]) -> Callable[[], Any]:
+    """The command in `words`, ready to be called; what does not fit it is a `UsageError`."""
+    try:
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except (CycloptsError, ValueError) as error:  # ValueError: a setting out of its range
+        name = f"{words[0]} " if words and words[0] in list(app) else ""
+        raise UsageError(str(error), remedy=f"see gptwo {name}--help") from error
+    return lambda: command(*bound.args, **bound.kwargs)
+
+
 def _unforeseen(error: Exception) -> GptwoError:
     """An error that no room has words for yet."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        where = f" {error.filename}" if error.filename else ""
+        return ResourceError(
+            f"cannot write{where}: {error.strerror}", remedy="make room and run it again"
+        )
     kind = ResourceError if isinstance(error, MemoryError) else GptwoError
     found = kind(
         f"{type(error).__name__}: {error}",
@@ -106,8 +172,14 @@ def fail(error: GptwoError, words: Sequence[str]) -> int:
         traceback.print_exception(error)
     if "--json" in words:
         fault = {"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code}
-        print(json.dumps(fault, ensure_ascii=False))
-    sys.stderr.write(f"error: {error.message}\n")
+        with suppress(OSError):  # the reader may have gone, the disk may be full
+            print(json.dumps(fault, ensure_ascii=False), flush=True)
+    sys.stderr.write(f"error: {_one_line(error.message)}\n")
     if error.remedy:
-        sys.stderr.write(f"try:   {error.remedy}\n")
+        sys.stderr.write(f"try:   {_one_line(error.remedy)}\n")
     return error.exit_code
+
+
+def _one_line(text: str) -> str:
+    """Messages of libraries and names of files may hold line ends."""
+    return " ".join(text.splitlines())
