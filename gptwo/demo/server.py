@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from gptwo.artifacts import open_folder
 from gptwo.errors import ResourceError
 from gptwo.progress import worker_process
 
@@ -23,6 +24,7 @@ NEVER_SECONDS = 3600.0
 @contextmanager
 def serve_demo_web(folder: Path) -> Iterator[str]:
     """Serve the demo web in `folder` from a child process; yields "127.0.0.1:PORT"."""
+    open_folder(folder, "demoweb")
     command = [sys.executable, "-m", "gptwo.demo.server", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 from gptwo.artifacts import Manifest, atomic_write, stage
 from gptwo.demo.config import DemoConfig
 from gptwo.demo.pages import LOREM, article_page, document, foreign_page, link_list, thin
-from gptwo.demo.prose import Article, articles
+from gptwo.demo.prose import Article, articles, sources
 from gptwo.progress import SILENT, Reporter
 
 HOSTS = [f"{name}-{i:02d}.example" for i in range(12) for name in ("gazette", "herald", "journal")]
-MIRRORS = [f"mirror-{i}.example" for i in range(4)]
+# Names and paths say nothing of a page's fate: the pipeline sees them and is not to be told.
+MIRRORS = [f"digest-{i}.example" for i in range(4)]
 WIKIPEDIA = "en.wikipedia.org"
-SHORTENER = "short.example"
+SHORTENER = "go.example"
 SLOW_PAGES, SILENT_PAGES = 4, 3
 FIRST_SECOND = 1_500_000_000  # 14 July 2017, inside WebText's time
 
@@ -69,7 +70,7 @@ SITE = pa.schema(
 
 def build_demo_web(out: Path, config: DemoConfig, reporter: Reporter = SILENT) -> Manifest:
     """Write out/links.jsonl, out/site.parquet and out/truth.parquet; kind "demoweb"."""
-    with stage(out, kind="demoweb", config=asdict(config), inputs={}) as made:
+    with stage(out, kind="demoweb", config=asdict(config), inputs=sources()) as made:
         if made.done:
             return made.done
         web = _Web(Random(config.seed))
@@ -127,7 +128,7 @@ class _Web:
         elif fate.startswith("wikipedia"):
             host, path = WIKIPEDIA, f"/wiki/{article.slug}"
         elif fate == "slow-timeout":
-            host = f"silent-{i % SILENT_PAGES}.example"
+            host = f"annals-{i % SILENT_PAGES}.example"
         html = article_page(article, host, HOSTS.index(host) if host in HOSTS else 0, self.rng)
         if fate == "thin":
             html = thin(article)
@@ -208,8 +209,8 @@ class _Web:
 
     def place_extra(self, kind: str, i: int) -> None:
         """A page that no article stands behind."""
-        host, path = HOSTS[i % len(HOSTS)], f"/{kind}/{i}"
-        html, content_type = document(kind, ""), "text/html; charset=utf-8"
+        host, path = HOSTS[i % len(HOSTS)], f"/notes/{len(self.site)}"
+        html, content_type = document("Note", ""), "text/html; charset=utf-8"
         if kind == "non-english":
             html = foreign_page(("fr", "de", "es")[i % 3], i, self.rng)
         elif kind == "boilerplate":

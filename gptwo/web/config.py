@@ -1,6 +1,8 @@
 """Settings of the web room."""
 
+import re
 from dataclasses import dataclass
+from datetime import date
 
 PRESETS = ("webtext", "openwebtext")
 
@@ -22,6 +24,9 @@ class LinksConfig:
             raise ValueError(f"preset must be one of {PRESETS}, found {self.preset!r}")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share must be in [0, 1], found {self.max_bad_share}")
+        for name in ("first_day", "last_day"):
+            if getattr(self, name):
+                date.fromisoformat(getattr(self, name))  # compared as text with ISO days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,5 +52,9 @@ class CrawlConfig:
         for name in ("host_delay_seconds", "retries", "retry_seconds", "max_redirects"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
+        if not re.fullmatch(r"[A-Za-z_-]+[\x20-\x7e]*", self.user_agent):
+            raise ValueError(
+                f"user_agent must begin with a name for robots.txt, found {self.user_agent!r}"
+            )
         if not self.page_seconds > 0:
             raise ValueError(f"page_seconds must be positive, found {self.page_seconds}")

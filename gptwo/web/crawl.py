@@ -7,6 +7,7 @@ each link. A segment without its note is thrown away and fetched again; one with
 import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ FETCHED = pa.schema(
         ("sha256", pa.string()),
     ]
 )
+
+SEGMENT_BYTES = 256 << 20  # of pages that wait in memory to be committed
+STOP_SECONDS = 0.2  # between looks at whether to stop
 
 Row = dict[str, Any]
 
@@ -67,15 +71,20 @@ def crawl(
 
 
 def _recover(made: Stage) -> set[str]:
-    """Links already done; removes segments whose note was never written."""
-    done = {path.stem: path for path in made.work.glob("fetched-*.parquet")}
-    for path in made.folder.glob("pages-*.warc.gz"):
-        if f"fetched-{path.name[6:11]}" not in done:
-            path.unlink()
+    """Links already done; removes segments whose note was never written, and the reverse."""
+    pages = {_number(path): path for path in made.folder.glob("pages-*.warc.gz")}
+    notes = {_number(path): path for path in made.work.glob("fetched-*.parquet")}
+    for number in pages.keys() ^ notes.keys():
+        (pages.get(number) or notes[number]).unlink()
     known: set[str] = set()
-    for path in done.values():
-        known.update(pq.read_table(path, columns=["url"]).column("url").to_pylist())
+    for number in pages.keys() & notes.keys():
+        known.update(pq.read_table(notes[number], columns=["url"]).column("url").to_pylist())
     return known
+
+
+def _number(path: Path) -> int:
+    """7 for pages-00007.warc.gz and fetched-00007.parquet"""
+    return int(path.name.split("-")[1].split(".")[0])
 
 
 def _commit(made: Stage) -> Manifest:
@@ -110,43 +119,58 @@ class _Crawl:
         self.fetcher = Fetcher(config, connect_to)
         self.ready: list[tuple[Row, Fetched]] = []
         self.outcomes: Counter[str] = Counter()
-        numbers = [int(path.stem[8:]) for path in made.work.glob("fetched-*.parquet")]
+        self.ready_bytes = 0
+        numbers = map(_number, made.work.glob("fetched-*.parquet"))
         self.segment = max(numbers, default=-1) + 1
 
     async def run(self, waiting: list[Row]) -> None:
-        """Visit hosts, `concurrency` at a time, the ones with most links first."""
+        """Visit hosts, `concurrency` at a time, the ones with most links first.
+
+        When a stop is asked for, pages under way are given up: the next run asks for them again.
+        """
         hosts: defaultdict[str, deque[Row]] = defaultdict(deque)
         for link in waiting:
             hosts[host_of(link["url"])].append(link)
         queues = iter(sorted(hosts.values(), key=len, reverse=True))
+        workers = min(self.config.concurrency, len(hosts))
+        # Names are resolved in threads; the loop has few, and a dead name server holds each long.
+        names = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="resolve")
+        asyncio.get_running_loop().set_default_executor(names)
+        visits = {asyncio.create_task(self._visit_hosts(queues)) for _ in range(workers)}
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.config.concurrency, len(hosts))):
-                    group.create_task(self._visit_hosts(queues))
-        except* Exception as failures:
-            raise failures.exceptions[0] from None
+            while visits and not self.reporter.stop_requested:
+                done, visits = await asyncio.wait(
+                    visits, timeout=STOP_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+                )
+                for visit in done:
+                    visit.result()
         finally:
+            for visit in visits:
+                visit.cancel()
+            await asyncio.gather(*visits, return_exceptions=True)
             await self.fetcher.close()
         self._save()
         self.reporter.check()
 
     async def _visit_hosts(self, queues: Iterator[deque[Row]]) -> None:
         for queue in queues:
-            while queue and not self.reporter.stop_requested:
+            while queue:
                 link = queue.popleft()
                 fetched = await self.fetcher.fetch(link["url"])
                 self.ready.append((link, fetched))
+                self.ready_bytes += len(fetched.answer.body)
                 if fetched.answer.outcome != "ok":
                     self.outcomes[fetched.answer.outcome] += 1
                 self.bar.advance(1, **{k: str(v) for k, v in self.outcomes.most_common(3)})
-                if len(self.ready) >= self.config.segment_links:
+                full = len(self.ready) >= self.config.segment_links
+                if full or self.ready_bytes >= SEGMENT_BYTES:
                     self._save()
 
     def _save(self) -> None:
         """Commit what has arrived as one segment."""
         if not self.ready:
             return
-        ready, self.ready = self.ready, []
+        ready, self.ready, self.ready_bytes = self.ready, [], 0
         name = f"pages-{self.segment:05d}.warc.gz"
         pages = [fetched for _, fetched in ready if fetched.answer.outcome == "ok"]
         write_segment(self.made.folder / name, pages, self.config.user_agent)

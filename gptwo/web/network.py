@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import httpcore2
@@ -18,11 +19,29 @@ class PrivateAddressError(Exception):
     """A host that leads to this machine or its networks."""
 
 
+# IPv6 addresses that end in an IPv4 address some gateway may unwrap: NAT64, IPv4-compatible.
+_EMBEDDING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+
+
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # the only part of IPv6 that is public
+# Called global by the module ipaddress, yet ways into the services of a cloud's own machines.
+_REFUSED = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address is reachable by everyone: not loopback, private, link-local, ..."""
     ip = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
-    return (mapped or ip).is_global and not ip.is_multicast and (not mapped or mapped.is_global)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if any(ip in network for network in _EMBEDDING):
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+        if ip not in _UNICAST:
+            return False
+    if any(ip in network for network in _REFUSED):
+        return False
+    return ip.is_global and not ip.is_multicast
 
 
 class GuardedBackend(httpcore2.AsyncNetworkBackend):
@@ -43,7 +62,20 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         if self._connect_to:
             host, _, number = self._connect_to.rpartition(":")
             port = int(number)
-        address = await self._checked(host, port)
+        *first, last = await self._checked(host, port)
+        for address in first:  # a host may have IPv6 where this machine has none
+            with suppress(httpcore2.ConnectError):
+                return await self._connect(address, port, timeout, local_address, socket_options)
+        return await self._connect(last, port, timeout, local_address, socket_options)
+
+    async def _connect(
+        self,
+        address: str,
+        port: int,
+        timeout: float | None,
+        local_address: str | None,
+        socket_options: Iterable[Any] | None,
+    ) -> httpcore2.AsyncNetworkStream:
         return await self._backend.connect_tcp(
             address,
             port,
@@ -52,17 +84,18 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             socket_options=socket_options,
         )
 
-    async def _checked(self, host: str, port: int) -> str:
+    async def _checked(self, host: str, port: int) -> list[str]:
+        """The addresses of a host, all of them allowed."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError(f"{host} cannot be resolved: {error}") from error
-        addresses = [str(entry[4][0]) for entry in found]
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         refused = [address for address in addresses if not is_public(address)]
         if refused and not self._allow_private:
             raise PrivateAddressError(f"{host} is {refused[0]}")
-        return addresses[0]
+        return addresses
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -1,5 +1,6 @@
 """Reading link files of any size: Reddit dumps (JSON lines), CSV with a header, one URL a line."""
 
+import bz2
 import csv
 import gzip
 import io
@@ -8,7 +9,8 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +20,16 @@ from gptwo.errors import DataError
 
 MAX_LINE = 10_000_000  # characters
 MAX_WINDOW = 1 << 31  # Reddit dumps use zstd's long windows
+MAX_SCORE = 2**31 - 1  # what the column holds
+ZSTD_BYTES = 2048  # read at once; expand to 64 MB at the very worst
 DAMAGE = (EOFError, OSError, lzma.LZMAError, zstandard.ZstdError, zlib.error)
+
+# How files begin that hold no links, and what they are.
+OTHERS = {
+    "<": "a web page",
+    "[": "one JSON value, not one object a line",
+    "version https://git-lfs": "a Git LFS pointer",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,15 +45,17 @@ class Submission:
     fault: str = ""
 
 
+TOO_LONG = Submission(fault=f"a line of more than {MAX_LINE:,} characters")
+
+
 def read_submissions(path: Path) -> Iterator[Submission]:
     """Every line of a file, bad ones included, in constant memory.
 
     A compressed file that ends early gives the lines before the damage and one fault.
     """
-    with _open(path) as lines:
+    with _open(path) as text:
         try:
-            first = next(lines, "")
-            yield from _parse(path, first, lines)
+            yield from _parse(path, _lines(text))
         except DAMAGE as damage:
             yield Submission(fault=f"truncated: {damage}")
 
@@ -60,63 +73,142 @@ def _open(path: Path) -> IO[str]:
         raw = gzip.open(path)  # noqa: SIM115 - closed by the reader of the text
     elif magic == b"\xfd7zXZ\x00":
         raw = lzma.open(path)  # noqa: SIM115
+    elif magic[:3] == b"BZh":
+        raw = bz2.open(path)  # noqa: SIM115
     elif magic[:4] == b"\x28\xb5\x2f\xfd":
-        raw = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(
-            path.open("rb"), read_across_frames=True, closefd=True
-        )
+        raw = io.BufferedReader(_ZstdFile(path))
     else:
         raw = path.open("rb")
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None)
 
 
-def _parse(path: Path, first: str, lines: Iterator[str]) -> Iterator[Submission]:
-    if first.lstrip().startswith("<"):
-        raise DataError(f"{path} is a web page, expected links", remedy="download the file again")
-    if first.lstrip().startswith("{"):
-        yield _from_json(first)
-        for line in lines:
-            if line.strip():
-                yield _from_json(line)
-    elif "," in first and not first.lower().startswith("http"):
-        names = [name.strip().lower() for name in next(csv.reader([first]))]
-        if "url" not in names:
-            raise DataError(f"{path} has columns {names}, none is url", remedy="name one url")
-        for row in csv.reader(lines):
-            yield _from_row(dict(zip(names, row, strict=False)))
+class _ZstdFile(io.RawIOBase):
+    """A zstd file as a stream of bytes that, unlike the library's own, notices a missing end."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._library = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        self._frame = self._library.decompressobj()
+        self._waiting = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._waiting:
+            data = (self._frame.unused_data if self._frame.eof else b"") or self._file.read(
+                ZSTD_BYTES
+            )
+            if self._frame.eof and data:  # files may hold several frames
+                self._frame = self._library.decompressobj()
+            if not data:
+                if not self._frame.eof:
+                    raise EOFError("the file ends inside a zstd frame")
+                return 0
+            self._waiting = memoryview(self._frame.decompress(data))
+        n = min(len(buffer), len(self._waiting))
+        buffer[:n] = self._waiting[:n]
+        self._waiting = self._waiting[n:]
+        return n
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _lines(text: IO[str]) -> Iterator[str]:
+    """Lines that are not blank; "" stands for one that is too long."""
+    while line := text.readline(MAX_LINE):
+        if len(line) < MAX_LINE or line.endswith("\n"):
+            if not line.isspace():
+                yield line
+            continue
+        while (rest := text.readline(MAX_LINE)) and not rest.endswith("\n"):
+            pass
+        yield ""
+
+
+def _parse(path: Path, lines: Iterator[str]) -> Iterator[Submission]:
+    first = next(lines, "")
+    start = first.lstrip()
+    other = next((what for sign, what in OTHERS.items() if start.startswith(sign)), "")
+    if other or "\0" in first:
+        raise DataError(
+            f"{path} is {other or 'no text'}, expected links", remedy="download the file again"
+        )
+    if start.startswith("{"):
+        for line in chain((first,), lines):
+            yield _from_json(line) if line else TOO_LONG
+    elif names := _columns(path, start):
+        yield from _from_table(names, lines)
     else:
-        for line in (first, *lines):
-            if line.strip():
-                yield Submission(url=line.strip())
+        for line in chain((first,), lines):
+            yield _submission({"url": line.strip()}) if line else TOO_LONG
+
+
+def _columns(path: Path, first: str) -> list[str]:
+    """The names in the first line of a CSV file; none for a list of URLs."""
+    names = [name.strip().lower() for name in next(csv.reader([first[:10_000]]), [])]
+    if "url" in names:
+        return names
+    if "," in first and "://" not in first:
+        raise DataError(f"{path} has columns {names}, none is url", remedy="name one url")
+    return []
+
+
+def _from_table(names: list[str], lines: Iterator[str]) -> Iterator[Submission]:
+    rows = csv.reader(lines)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a quote that never ends, mostly
+            yield Submission(fault=f"CSV: {error}")
+            continue
+        yield _submission(dict(zip(names, row, strict=False))) if row else TOO_LONG
 
 
 def _from_json(line: str) -> Submission:
-    if len(line) > MAX_LINE:
-        return Submission(fault="line too long")
     try:
         value = json.loads(line)
-        return Submission(
-            url=str(value["url"]).replace("&amp;", "&"),
-            score=None if value.get("score") is None else int(value["score"]),
-            date=_day(value.get("created_utc")),
-            subreddit=str(value.get("subreddit") or "").lower(),
-            is_self=bool(value.get("is_self")),
-            over_18=bool(value.get("over_18")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, RecursionError) as error:
         return Submission(fault=f"{type(error).__name__}: {error}")
+    return _submission(value)
 
 
-def _from_row(row: dict[str, str]) -> Submission:
-    score = row.get("score", "").strip()
+def _submission(value: Any) -> Submission:
+    """The fields of a line, from JSON or from text."""
     try:
+        url = str(value["url"]).strip().replace("&amp;", "&")
+        url.encode()  # a lone surrogate is no address and cannot be stored
         return Submission(
-            url=row["url"].strip(), score=int(score) if score else None, date=row.get("date", "")
+            url=url,
+            score=_score(value.get("score")),
+            date=_day(value.get("created_utc"), value.get("date")),
+            subreddit=str(value.get("subreddit") or "").lower(),
+            is_self=_flag(value.get("is_self")),
+            over_18=_flag(value.get("over_18")),
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         return Submission(fault=f"{type(error).__name__}: {error}")
 
 
-def _day(created: Any) -> str:
-    if created is None:
-        return ""
-    return datetime.fromtimestamp(int(created), UTC).date().isoformat()
+def _score(value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    score = int(value)
+    if abs(score) > MAX_SCORE:
+        raise ValueError(f"a score of {score}")
+    return score
+
+
+def _flag(value: Any) -> bool:
+    return str(value).strip().lower() in ("true", "1", "t", "yes")
+
+
+def _day(seconds: Any, text: Any) -> str:
+    """ISO day of a submission, from seconds since 1970 or from a date."""
+    if seconds not in (None, ""):
+        return datetime.fromtimestamp(int(float(seconds)), UTC).date().isoformat()
+    return date.fromisoformat(str(text).strip()[:10]).isoformat() if text else ""

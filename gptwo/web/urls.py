@@ -1,6 +1,7 @@
 """One identity for the many spellings of an address, and the lists of what is not fetched."""
 
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+import string
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 TRACKING = ("utm_", "fbclid", "gclid", "mc_cid", "mc_eid", "igshid", "ref_src")
 MIN_LENGTH = 9
@@ -10,14 +11,14 @@ MAX_LENGTH = 2000
 # domains; the second adds what the public reproductions leave out although WebText had it.
 _NO_PROSE = """
     facebook.com fbcdn.net flickr.com giphy.com gfycat.com i.redd.it imgflip.com imgur.com
-    instagram.com livememe.com minus.com pinterest.com qkme.me quickmeme.com redd.it reddit.com
+    instagram.com livememe.com minus.com qkme.me quickmeme.com redd.it reddit.com
     redditmedia.com redditlog.com sli.mg snapchat.com soundcloud.com spotify.com streamable.com
     tinypic.com twitch.tv twitter.com v.redd.it vimeo.com vine.co x.com youtu.be youtube.com
 """
 _ALSO_LEFT_OUT = """
     aliexpress.com amazon.com apple.com bestbuy.com craigslist.org ebay.com etsy.com github.com
-    google.com itunes.com newegg.com rollingstone.com steamcommunity.com steampowered.com target.com
-    walmart.com xkcd.com
+    google.com itunes.com newegg.com pinterest.com rollingstone.com steamcommunity.com
+    steampowered.com target.com walmart.com xkcd.com
 """
 _ENDINGS = """
     .3gp .7z .ai .apk .avi .bin .bmp .bz2 .css .deb .dmg .doc .docx .eps .exe .flac .flv .gif .gifv
@@ -35,36 +36,63 @@ NOT_TEXT = frozenset(_ENDINGS.split())
 def canonical_key(url: str) -> str:
     """The identity of an address; raises ValueError for what is none.
 
-    Host in lower case without `www.`, decoded path without a trailing slash, sorted query without
-    tracking fields; no scheme, no fragment.
+    Host in lower case and punycode without `www.`, decoded path without a trailing slash, sorted
+    query without tracking fields; no scheme, no fragment.
 
     >>> canonical_key("HTTPS://www.Site.example/a%20b/?utm_source=x&b=2&a=1#top")
     'site.example/a b?a=1&b=2'
     """
     parts = urlsplit(url)
-    host = (parts.hostname or "").rstrip(".").removeprefix("www.")
+    host = host_of(url).removeprefix("www.")
     if parts.scheme.lower() not in ("http", "https") or not host:
         raise ValueError("not an http address")
     port = f":{parts.port}" if parts.port not in (None, 80, 443) else ""
+    # Bytes that are not UTF-8 stay apart: /caf%E9 and /caf%E8 are two pages.
     fields = sorted(
         field
-        for field in parse_qsl(parts.query, keep_blank_values=True)
+        for field in parse_qsl(parts.query, keep_blank_values=True, errors="backslashreplace")
         if not field[0].lower().startswith(TRACKING)
     )
     query = f"?{urlencode(fields)}" if fields else ""
-    return host + port + unquote(parts.path).rstrip("/") + query
+    path = unquote(parts.path, errors="backslashreplace").rstrip("/")
+    return _bracketed(host) + port + path + query
 
 
 def host_of(url: str) -> str:
-    """Lower-case host, without the port."""
-    return (urlsplit(url).hostname or "").rstrip(".")
+    """Host in lower case and punycode, without the port and the brackets of IPv6."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    return host if host.isascii() else host.encode("idna").decode().lower()
+
+
+def authority(url: str) -> str:
+    """Host and port as a request names them: without user, password and default port."""
+    parts = urlsplit(url)
+    usual = {"http": 80, "https": 443}.get(parts.scheme.lower())
+    port = f":{parts.port}" if parts.port not in (None, usual) else ""
+    return _bracketed(host_of(url)) + port
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def wire_url(url: str) -> str:
+    """An address as it goes over the wire: ASCII, no fragment, no user.
+
+    >>> wire_url("http://me@Bücher.example/a b/é?q=ü#top")
+    'http://xn--bcher-kva.example/a%20b/%C3%A9?q=%C3%BC'
+    """
+    parts = urlsplit(url)
+    path = quote(parts.path, safe=string.punctuation) or "/"
+    query = f"?{quote(parts.query, safe=string.punctuation)}" if parts.query else ""
+    return f"{parts.scheme.lower()}://{authority(url)}{path}{query}"
 
 
 def url_fault(url: str) -> str:
     """Why a string is not worth fetching, or "": too short or long, white space, another scheme."""
     if not MIN_LENGTH <= len(url) <= MAX_LENGTH:
         return "url-length"
-    if any(char.isspace() or not char.isprintable() for char in url):
+    if " " in url or not url.isprintable():  # no other white space is printable
         return "url-malformed"
     try:
         canonical_key(url)

@@ -1,6 +1,8 @@
 """Fetched pages -> a WARC 1.1 file (ISO 28500): request, response and metadata for each."""
 
+import base64
 import gzip
+import hashlib
 import io
 import uuid
 from http import HTTPStatus
@@ -11,7 +13,8 @@ from urllib.parse import urlsplit
 from fastwarc.warc import WarcRecord, WarcRecordType
 
 from gptwo.artifacts import atomic_write
-from gptwo.web.fetch import Fetched, Headers
+from gptwo.web.fetch import Fetched
+from gptwo.web.request import Headers
 
 # What described the transfer, not the page: bodies are stored as they are after it.
 HOP_BY_HOP = (b"transfer-encoding", b"connection", b"keep-alive", b"content-length")
@@ -21,7 +24,7 @@ def write_segment(path: Path, pages: list[Fetched], user_agent: str) -> None:
     """Write one file, whole or not at all; each record is a gzip member of its own."""
     with atomic_write(path) as handle:
         info = f"software: gptwo\r\nuser-agent: {user_agent}\r\nformat: WARC File Format 1.1\r\n"
-        _write(handle, WarcRecordType.warcinfo, "", info.encode(), "application/warc-fields")
+        _write(handle, WarcRecordType.warcinfo, info.encode(), "application/warc-fields", {})
         for page in pages:
             _write_page(handle, page)
 
@@ -29,27 +32,25 @@ def write_segment(path: Path, pages: list[Fetched], user_agent: str) -> None:
 def _write_page(handle: IO[bytes], page: Fetched) -> None:
     answer = page.answer
     parts = urlsplit(page.final_url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
     request = _head(f"GET {target} HTTP/1.1", page.request_headers)
     kept = [header for header in answer.headers if header[0].lower() not in HOP_BY_HOP]
     kept.append((b"Content-Length", str(len(answer.body)).encode()))
     head = _head(f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", kept)
     http = "application/http; msgtype="
+    fields = {"WARC-Target-URI": page.final_url, "WARC-Date": answer.date}
+    hashed = base64.b32encode(hashlib.sha1(answer.body).digest()).decode()
     response = _write(
-        handle, WarcRecordType.response, page.final_url, head + answer.body, http + "response"
-    )
-    _write(
-        handle, WarcRecordType.request, page.final_url, request, http + "request", about=response
-    )
-    note = f"link: {page.url}\r\n".encode()
-    _write(
         handle,
-        WarcRecordType.metadata,
-        page.final_url,
-        note,
-        "application/warc-fields",
-        about=response,
+        WarcRecordType.response,
+        head + answer.body,
+        http + "response",
+        {**fields, "WARC-Payload-Digest": f"sha1:{hashed}"},
     )
+    fields["WARC-Concurrent-To"] = response
+    _write(handle, WarcRecordType.request, request, http + "request", fields)
+    note = f"link: {page.url}\r\n".encode()
+    _write(handle, WarcRecordType.metadata, note, "application/warc-fields", fields)
 
 
 def _head(first: str, headers: Headers) -> bytes:
@@ -58,19 +59,16 @@ def _head(first: str, headers: Headers) -> bytes:
 
 
 def _write(
-    handle: IO[bytes], kind: WarcRecordType, url: str, content: bytes, type_: str, about: str = ""
+    handle: IO[bytes], kind: WarcRecordType, content: bytes, type_: str, fields: dict[str, str]
 ) -> str:
     """Append one record; returns its id."""
     record = WarcRecord()
-    identity = str(uuid.uuid4())
-    record.init_headers(kind, identity.encode())
-    if url:
-        record.headers["WARC-Target-URI"] = url
-    if about:
-        record.headers["WARC-Concurrent-To"] = f"<urn:uuid:{about}>"
+    record.init_headers(kind, f"uuid:{uuid.uuid4()}".encode())
+    for name, value in fields.items():
+        record.headers[name] = value
     record.headers["Content-Type"] = type_
     record.set_bytes_content(content)
     plain = io.BytesIO()
-    record.write(plain, checksum_data=kind != WarcRecordType.warcinfo)
-    handle.write(gzip.compress(plain.getvalue(), mtime=0))
-    return identity
+    record.write(plain, checksum_data=True)
+    handle.write(gzip.compress(plain.getvalue(), compresslevel=6, mtime=0))
+    return record.headers["WARC-Record-ID"]
