@@ -76,31 +76,43 @@ def laptop() -> Recipe:
 
 def small() -> Recipe:
     """GPT-2 124M in the paper's shape and batch."""
-    return _released("small")
+    return _released("small", lr=6e-4)
 
 
 def medium() -> Recipe:
     """GPT-2 355M."""
-    return _released("medium")
+    return _released("medium", lr=3e-4)
 
 
 def large() -> Recipe:
     """GPT-2 774M."""
-    return _released("large")
+    return _released("large", lr=2.5e-4)
 
 
 def xl() -> Recipe:
     """GPT-2 1558M."""
-    return _released("xl")
+    return _released("xl", lr=2e-4)
 
 
-def _released(size: str) -> Recipe:
+def _released(size: str, lr: float) -> Recipe:
+    """The paper's shape and batch of 512 x 1024 tokens (section 2.3), for 10 billion tokens.
+
+    The paper publishes neither rates nor steps: rates are those of GPT-3 at these sizes (Brown et
+    al. 2020, table 2.1), warm-up and decay those of the open reproductions.
+    """
     return Recipe(
         name=size,
         size=size,
         model=SIZES[size],
-        training=TrainingConfig(),
-        tasks=BUILT_IN_TASKS + PAPER_TASKS,
+        training=TrainingConfig(
+            steps=19_073,
+            batch_tokens=512 * 1024,
+            lr=lr,
+            warmup_steps=700,
+            validation_interval=250,
+            validation_tokens=1 << 20,
+            checkpoint_interval=1_000,
+        ),
     )
 
 

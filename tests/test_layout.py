@@ -11,7 +11,17 @@ import gptwo
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gptwo"
-LEAVES = {"errors", "records", "artifacts", "lock", "progress", "config", "world"}
+LEAVES = {
+    "errors",
+    "records",
+    "artifacts",
+    "lock",
+    "progress",
+    "config",
+    "world",
+    "streams",
+    "urls",
+}
 CONFIGS = {
     f"{room}.config" for room in ("web", "corpus", "tokens", "training", "text", "zeroshot", "demo")
 }

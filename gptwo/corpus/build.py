@@ -16,7 +16,7 @@ from gptwo.corpus.pool import Job, Pool, Task
 from gptwo.corpus.read import read_unit, shards_of
 from gptwo.corpus.rules import rules_file
 from gptwo.corpus.sources import Unit, find_units, label_sources
-from gptwo.corpus.urls import wikipedia_file
+from gptwo.corpus.wikipedia import wikipedia_file
 from gptwo.progress import SILENT, Reporter
 
 

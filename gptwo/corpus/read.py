@@ -18,10 +18,10 @@ from gptwo.corpus.pages import read_pages
 from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import SHARD_BYTES, SHARD_DOCUMENTS, Draft, clean, document_id, write_shard
 from gptwo.corpus.sources import PAGE_SUFFIXES, Unit, content_kind, known_kind, list_files
-from gptwo.corpus.streams import DAMAGE, decompressed
 from gptwo.corpus.tables import read_jsonl, read_parquet
 from gptwo.corpus.warc import Response, read_arc, read_warc
 from gptwo.errors import DataError
+from gptwo.streams import DAMAGE, decompressed
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 FREE_DAMAGE = 10  # damaged records any source may hold, however small it is

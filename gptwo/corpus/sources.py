@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptwo.corpus.streams import DAMAGE, decompressed
 from gptwo.errors import DataError
+from gptwo.streams import DAMAGE, decompressed
 
 FORMATS = "WARC, ARC, HTML, JSON lines, Parquet, plain text, or a tar or folder of those"
 PAGE_SUFFIXES = (".html", ".htm", ".xhtml", ".txt")

@@ -5,6 +5,7 @@ of ids, and one task gathers a range from all shards into one part file of each 
 hashes, so the ranges are equally full.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gptwo.artifacts import atomic_write
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import SCHEMA, Draft, read_shard
-from gptwo.corpus.urls import split_of
+from gptwo.urls import canonical_key
 
 PART_CHARACTERS = 32_000_000  # per range of ids, over all splits
 GROUP_ROWS = 1_024
@@ -107,3 +108,19 @@ def count_documents(
         {name: found.get(name, (0, 0))[0] for name in SPLITS},
         {name: found.get(name, (0, 0))[1] for name in SPLITS},
     )
+
+
+def split_of(identity: str, url: str, config: CorpusConfig) -> str:
+    """`"train"`, `"valid"` or `"test"`, by a hash of the URL, or of the id where there is none.
+
+    It depends on nothing else, so a document stays on its side whatever joins the corpus later.
+    """
+    try:
+        key = canonical_key(url)
+    except ValueError:  # a file's name, or none at all
+        key = url or identity
+    number = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest())
+    share = number / 2**64
+    if share < config.test_share:
+        return "test"
+    return "valid" if share < config.test_share + config.valid_share else "train"

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptwo.corpus.shards import Draft, clean
-from gptwo.corpus.streams import DAMAGE, decompressed
 from gptwo.errors import DataError
+from gptwo.streams import DAMAGE, decompressed
 
 META_CHARACTERS = 1_000  # longer extra fields are data, not description
 _OWN = {"text", "url", "score", "date", "id", "lang", "source", "meta"}

@@ -12,7 +12,7 @@ from typing import IO
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from gptwo.corpus.streams import DAMAGE, decompressed
+from gptwo.streams import DAMAGE, decompressed
 
 SEARCH_BYTES = 1 << 20
 _RECORD = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]|(?<=\n)WARC/[01]\.\d+\r?\n")

@@ -34,7 +34,7 @@ LOST = {
     "broken-404": ("crawl", 0.01),
     "broken-500": ("crawl", 0.005),
     "broken-truncated": ("crawl", 0.005),
-    "thin": ("rules|extract", 0.02),
+    "thin": ("rules|extract|language", 0.02),
 }
 # Pages without an article behind them, as shares of the number of articles.
 EXTRA = {

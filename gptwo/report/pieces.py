@@ -1,5 +1,6 @@
 """A stretch of packed text, token by token."""
 
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ LOOKED_AT = 20_000  # from the front of the split, to find a document that is lo
 
 
 def packed_sample(run: Path, details: dict[str, Any]) -> list[dict[str, Any]]:
-    """The first tokens of the first long document that was held out, `{"text", "id"}` each.
+    """The first tokens of the first long document that was held out, `{"text", "ids"}` each.
 
-    They are read from the shard as it is and spelled by the vocabulary's own file, so the page
-    shows what the model sees. `details` is that of the tokens' manifest.
+    Tokens that only together spell a character are one piece of several ids. They are read from the
+    shard as it is and spelled by the vocabulary's own file, so the page shows what the model sees.
+    `details` is that of the tokens' manifest.
     """
     names = {index: name for name, index in read_json(run / "tokenizer/encoder.json").items()}
     ids = _first_tokens(run / "tokens", details["dtype"])
     alphabet = printable_bytes()
-    found = []
+    found: list[dict[str, Any]] = []
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text, together = "", list[str]()
     for index in _long_document(ids, details["eot"]):
         if int(index) not in names:
             raise DataError(
@@ -30,8 +34,11 @@ def packed_sample(run: Path, details: dict[str, Any]) -> list[dict[str, Any]]:
                 remedy="pack the corpus again",
             )
         name = names[int(index)]
-        text = bytes(alphabet[letter] for letter in name).decode("utf-8", "replace")
-        found.append({"text": text, "id": int(index)})
+        text += decoder.decode(bytes(alphabet[letter] for letter in name))
+        together.append(str(index))
+        if not decoder.getstate()[0]:  # no character is half spelt
+            found.append({"text": text, "ids": " ".join(together)})
+            text, together = "", []
     return found
 
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from gptwo.urls import host_of
 
 EXAMPLES = 5  # of each reason
 EXCERPT_CHARACTERS = 280
@@ -45,7 +46,8 @@ def survey(files: Sequence[Path]) -> Survey:
         found.documents += len(lengths)
         found.characters += int(lengths.sum())
         found.lengths += np.histogram(np.maximum(lengths, 1), bins=Survey.edges())[0]
-        found.hosts.update(host_of(url) for url in batch["url"].to_pylist())
+        urls = batch["url"].to_pylist()
+        found.hosts.update(host_of(url or "").removeprefix("www.") for url in urls)
     return found
 
 
@@ -75,14 +77,6 @@ def excerpt(value: Any) -> Any:
     line = " ".join(value[: 4 * EXCERPT_CHARACTERS].split())
     cut = len(line) > EXCERPT_CHARACTERS or len(value) > 4 * EXCERPT_CHARACTERS
     return line[:EXCERPT_CHARACTERS] + (" …" if cut else "")
-
-
-def host_of(url: str | None) -> str:
-    """`host_of("http://www.Gazette.example:80/a") == "gazette.example"`; "" without a host."""
-    try:
-        return (urlsplit(url or "").hostname or "").removeprefix("www.")
-    except ValueError:
-        return ""
 
 
 def _batches(files: Sequence[Path], columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import Manifest, Stage, atomic_write, digest, open_folder, stage
 from gptwo.progress import SILENT, Bar, Reporter
+from gptwo.urls import host_of
 from gptwo.web.config import CrawlConfig
 from gptwo.web.fetch import Fetched, Fetcher
-from gptwo.web.urls import host_of
 from gptwo.web.warc import write_segment
 
 FETCHED = pa.schema(

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
+from gptwo.urls import authority, host_of, wire_url
+from gptwo.web.blocklists import url_fault
 from gptwo.web.config import CrawlConfig
 from gptwo.web.request import TEXT_TYPES, Answer, Client, Headers
 from gptwo.web.robots import MAX_ROBOTS_BYTES, MAX_ROBOTS_REDIRECTS, Rules, rules_of
-from gptwo.web.urls import authority, host_of, url_fault, wire_url
 
 REDIRECTS = (301, 302, 303, 307, 308)
 BROKEN = ("timeout", "connection", "truncated")  # outcomes that may be better next time

@@ -12,17 +12,10 @@ from gptwo.artifacts import Manifest, atomic_write, fingerprint_inputs, sha256_f
 from gptwo.errors import DataError, UsageError
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.records import Link
+from gptwo.urls import canonical_key, host_of, on_domain
+from gptwo.web.blocklists import BLOCKED, is_not_text, is_wikipedia, url_fault
 from gptwo.web.config import LinksConfig
 from gptwo.web.submissions import Submission, read_submissions
-from gptwo.web.urls import (
-    BLOCKED,
-    canonical_key,
-    host_of,
-    is_not_text,
-    is_wikipedia,
-    on_domain,
-    url_fault,
-)
 
 COLUMNS = [
     ("url", pa.string()),

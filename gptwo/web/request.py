@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import httpcore2
 
+from gptwo.urls import authority, wire_url
 from gptwo.web.config import CrawlConfig
 from gptwo.web.network import GuardedBackend, PrivateAddressError
-from gptwo.web.urls import authority, wire_url
 
 TEXT_TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 

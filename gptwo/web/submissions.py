@@ -1,28 +1,21 @@
 """Reading link files of any size: Reddit dumps (JSON lines), CSV with a header, one URL a line."""
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
 from gptwo.errors import DataError
+from gptwo.streams import DAMAGE, decompressed
 
 MAX_LINE = 10_000_000  # characters
-MAX_WINDOW = 1 << 31  # Reddit dumps use zstd's long windows
 MAX_SCORE = 2**31 - 1  # what the column holds
-ZSTD_BYTES = 2048  # read at once; expand to 64 MB at the very worst
-DAMAGE = (EOFError, OSError, lzma.LZMAError, zstandard.ZstdError, zlib.error)
 
 # How files begin that hold no links, and what they are.
 OTHERS = {
@@ -53,67 +46,22 @@ def read_submissions(path: Path) -> Iterator[Submission]:
 
     A compressed file that ends early gives the lines before the damage and one fault.
     """
-    with _open(path) as text:
+    with _opened(path) as text:
         try:
             yield from _parse(path, _lines(text))
         except DAMAGE as damage:
             yield Submission(fault=f"truncated: {damage}")
 
 
-def _open(path: Path) -> IO[str]:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {found}, expected a link file", remedy="check the path")
-    with path.open("rb") as handle:
-        magic = handle.read(6)
-    if not magic:
+    if not path.stat().st_size:
         raise DataError(f"{path} is empty", remedy="give a Reddit dump, a CSV or a list of URLs")
-    raw: Any
-    if magic[:2] == b"\x1f\x8b":
-        raw = gzip.open(path)  # noqa: SIM115 - closed by the reader of the text
-    elif magic == b"\xfd7zXZ\x00":
-        raw = lzma.open(path)  # noqa: SIM115
-    elif magic[:3] == b"BZh":
-        raw = bz2.open(path)  # noqa: SIM115
-    elif magic[:4] == b"\x28\xb5\x2f\xfd":
-        raw = io.BufferedReader(_ZstdFile(path))
-    else:
-        raw = path.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None)
-
-
-class _ZstdFile(io.RawIOBase):
-    """A zstd file as a stream of bytes that, unlike the library's own, notices a missing end."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._library = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        self._frame = self._library.decompressobj()
-        self._waiting = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._waiting:
-            data = (self._frame.unused_data if self._frame.eof else b"") or self._file.read(
-                ZSTD_BYTES
-            )
-            if self._frame.eof and data:  # files may hold several frames
-                self._frame = self._library.decompressobj()
-            if not data:
-                if not self._frame.eof:
-                    raise EOFError("the file ends inside a zstd frame")
-                return 0
-            self._waiting = memoryview(self._frame.decompress(data))
-        n = min(len(buffer), len(self._waiting))
-        buffer[:n] = self._waiting[:n]
-        self._waiting = self._waiting[n:]
-        return n
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    with decompressed(path) as raw:
+        yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None)
 
 
 def _lines(text: IO[str]) -> Iterator[str]:

@@ -19,8 +19,10 @@ from page_files import html, rows_of, write_crawl
 from gptwo.artifacts import Manifest, read_manifest, verify
 from gptwo.corpus.build import build_corpus
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.urls import excluded, host_of, split_key, split_of
+from gptwo.corpus.split import split_of
+from gptwo.corpus.wikipedia import excluded
 from gptwo.errors import UsageError
+from gptwo.urls import host_of
 
 NOUNS = [
     "river",
@@ -222,7 +224,7 @@ def test_split_shares_and_stability() -> None:
     assert split_of("x", "https://www.A.example/p/?b=2&a=1&utm_source=r#top", config) == split_of(
         "y", "http://a.example/p?a=1&b=2", config
     )
-    assert split_key("http://[bad") == "http://[bad"
+    assert split_of("x", "http://[bad", config) == split_of("y", "http://[bad", config)
     everything = CorpusConfig(valid_share=0, test_share=0)
     assert {split_of("", url, everything) for url in urls[:100]} == {"train"}
 

@@ -4,17 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gptwo.web.urls import (
-    BLOCKED,
-    authority,
-    canonical_key,
-    host_of,
-    is_not_text,
-    is_wikipedia,
-    on_domain,
-    url_fault,
-    wire_url,
-)
+from gptwo.urls import authority, canonical_key, host_of, on_domain, wire_url
+from gptwo.web.blocklists import BLOCKED, is_not_text, is_wikipedia, url_fault
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,44 @@ MAGIC = {
     b"BZh": "bzip2",
 }
 
+ZSTD_WINDOW = 1 << 31  # Reddit's dumps use long windows
+ZSTD_BYTES = 2048  # read at once; expand to 64 MB at the very worst
+
+
+class _ZstdFile(io.RawIOBase):
+    """A zstd file as a stream of bytes that, unlike the library's own, notices a missing end."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._file = raw
+        self._library = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+        self._frame = self._library.decompressobj()
+        self._waiting = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._waiting:
+            data = (self._frame.unused_data if self._frame.eof else b"") or self._file.read(
+                ZSTD_BYTES
+            )
+            if self._frame.eof and data:  # files may hold several frames
+                self._frame = self._library.decompressobj()
+            if not data:
+                if not self._frame.eof:
+                    raise EOFError("the file ends inside a zstd frame")
+                return 0
+            self._waiting = memoryview(self._frame.decompress(data))
+        n = min(len(buffer), len(self._waiting))
+        buffer[:n] = self._waiting[:n]
+        self._waiting = self._waiting[n:]
+        return n
+
+
 OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     "gzip": lambda raw: gzip.GzipFile(fileobj=raw),
     "xz": lzma.LZMAFile,
-    "zstd": lambda raw: zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True),
+    "zstd": _ZstdFile,
     "bzip2": bz2.BZ2File,
 }
 
