@@ -17,6 +17,7 @@ from gptwo.corpus.read import read_unit, shards_of
 from gptwo.corpus.rules import rules_file
 from gptwo.corpus.sources import Unit, find_units, label_sources
 from gptwo.corpus.wikipedia import wikipedia_file
+from gptwo.errors import DataError
 from gptwo.progress import SILENT, Reporter
 
 
@@ -56,7 +57,18 @@ def build_corpus(
             line.each("wikipedia", wikipedia_file)
             line.split(out)
             counts = line.count()
+        _refuse_nothing(counts)
         return made.commit(counts=counts)
+
+
+def _refuse_nothing(counts: dict[str, Any]) -> None:
+    if sum(counts["documents"].values()):
+        return
+    reasons = [f"{reason} {n:,}" for s in counts["stages"] for reason, n in s["dropped"].items()]
+    raise DataError(
+        f"none of {counts['stages'][0]['in']:,} documents is kept ({', '.join(reasons)})",
+        remedy="give more text, or loosen the rules: see them with --dry-run",
+    )
 
 
 class _Line:

@@ -25,6 +25,7 @@ from gptwo.streams import DAMAGE, decompressed
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 FREE_DAMAGE = 10  # damaged records any source may hold, however small it is
+PROSE_SUFFIXES = ("", ".txt", ".text", ".md", ".markdown", ".rst")
 _ROW_BITS = 40  # rows of one unit
 
 
@@ -75,7 +76,7 @@ def _check_damage(unit: Unit, total: int, damaged: int, config: CorpusConfig) ->
     if damaged == total or damaged > FREE_DAMAGE + config.max_damaged_share * total:
         raise DataError(
             f"{unit.path}: {damaged:,} of {total:,} records are damaged",
-            remedy="get the file again, or raise corpus.max_damaged_share",
+            remedy="get the file again, or raise max_damaged_share",
         )
 
 
@@ -123,7 +124,7 @@ def _folder(unit: Unit, config: CorpusConfig) -> Iterator[Draft]:
     """Pages in files; or one page that is a file by itself."""
     if unit.path.is_file():
         with decompressed(unit.path) as handle:
-            yield _file(unit.path.name, handle, config)
+            yield _file(unit.path.name, handle, config, asked_for=True)
         return
     for path in list_files(unit.path):
         name = str(path.relative_to(unit.path))
@@ -142,8 +143,11 @@ def _is_unit(path: Path) -> bool:
     return known_kind(path) not in ("", "html", "text")
 
 
-def _file(name: str, handle: IO[bytes], config: CorpusConfig) -> Draft:
-    """A draft from one file or tar member that should be a page."""
+def _file(name: str, handle: IO[bytes], config: CorpusConfig, *, asked_for: bool = False) -> Draft:
+    """A draft from one file or tar member that should be a page.
+
+    In a folder only files called so are texts, not programs and styles; one named by the user is.
+    """
     payload = handle.read(config.max_document_bytes + 1)
     kind = content_kind(payload[: 1 << 16])
     draft = Draft()
@@ -153,7 +157,7 @@ def _file(name: str, handle: IO[bytes], config: CorpusConfig) -> Draft:
         draft.drop("empty")
     elif kind == "html" or Path(name).suffix.lower() in (".html", ".htm", ".xhtml"):
         draft.payload = payload
-    elif kind == "text" and Path(name).suffix.lower() in ("", ".txt"):
+    elif kind == "text" and (asked_for or Path(name).suffix.lower() in PROSE_SUFFIXES):
         draft.text = clean(decode(payload))
     else:
         draft.drop("not-html", kind or "unknown")

@@ -11,7 +11,7 @@ from gptwo.errors import DataError
 from gptwo.streams import DAMAGE, decompressed
 
 FORMATS = "WARC, ARC, HTML, JSON lines, Parquet, plain text, or a tar or folder of those"
-PAGE_SUFFIXES = (".html", ".htm", ".xhtml", ".txt")
+PAGE_SUFFIXES = (".html", ".htm", ".xhtml", ".txt", ".md")
 FETCHED = "fetched.parquet"
 _HEAD_BYTES = 1 << 16
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptwo.artifacts import Manifest, Stage, atomic_write, digest, open_folder, stage
+from gptwo.errors import NetworkError
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.urls import host_of
 from gptwo.web.config import CrawlConfig
@@ -39,6 +40,9 @@ FETCHED = pa.schema(
 
 SEGMENT_BYTES = 256 << 20  # of pages that wait in memory to be committed
 STOP_SECONDS = 0.2  # between looks at whether to stop
+
+# When so many links or more end like this and none otherwise, the fault is on our side.
+UNREACHED, MANY = {"connection", "timeout"}, 10
 
 Row = dict[str, Any]
 
@@ -92,8 +96,16 @@ def _commit(made: Stage) -> Manifest:
     for path in sorted(made.work.glob("fetched-*.parquet")):
         rows += pq.read_table(path).to_pylist()
     rows.sort(key=lambda row: (row["key"], row["url"]))
-    _write(made.folder / "fetched.parquet", rows)
     outcomes = Counter(row["outcome"] for row in rows)
+    if len(rows) >= MANY and set(outcomes) <= UNREACHED:
+        _forget(made)
+        told = ", ".join(f"{name} {count:,}" for name, count in sorted(outcomes.items()))
+        raise NetworkError(
+            f"not one of {len(rows):,} links could be reached ({told}); {rows[0]['url']}: "
+            f"{rows[0]['detail']}",
+            remedy="check the network and run the same command again: all will be asked anew",
+        )
+    _write(made.folder / "fetched.parquet", rows)
     content = digest([[row[k] for k in ("url", "outcome", "final_url", "sha256")] for row in rows])
     counts = {
         "links": len(rows),
@@ -102,6 +114,12 @@ def _commit(made: Stage) -> Manifest:
         "bytes": sum(row["bytes"] for row in rows),
     }
     return made.commit(counts=counts, fingerprint=content)
+
+
+def _forget(made: Stage) -> None:
+    """Drop what was noted, so that the same command begins anew."""
+    for path in (*made.folder.glob("pages-*.warc.gz"), *made.work.glob("fetched-*.parquet")):
+        path.unlink()
 
 
 def _write(path: Path, rows: list[Row]) -> None:

@@ -21,7 +21,7 @@ from gptwo.corpus.build import build_corpus
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.split import split_of
 from gptwo.corpus.wikipedia import excluded
-from gptwo.errors import UsageError
+from gptwo.errors import DataError, UsageError
 from gptwo.urls import host_of
 
 NOUNS = [
@@ -213,6 +213,16 @@ def test_interrupted_work_is_not_done_again(tmp_path: Path) -> None:
     build_corpus([source], out, CorpusConfig(), workers=1)
     assert os.fstat(held).st_ino == seen
     os.close(held)
+
+
+def test_a_corpus_of_nothing_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text(json.dumps({"text": "Too short."}) + "\n")
+    with pytest.raises(DataError, match=r"none of 1 documents is kept \(.+ 1\)"):
+        build_corpus([source], tmp_path / "c", CorpusConfig())
+    assert not (tmp_path / "c/manifest.json").exists()
+    loose = CorpusConfig(rules="none", language="", test_share=0, valid_share=0)
+    assert build_corpus([source], tmp_path / "c", loose).counts["documents"]["train"] == 1
 
 
 def test_split_shares_and_stability() -> None:

@@ -12,7 +12,7 @@ import pytest
 from web_site import Site, hang, link_folder, moved, ok, outcomes, records, reply, run_crawl
 
 from gptwo.artifacts import open_folder
-from gptwo.errors import DataError, Interrupted
+from gptwo.errors import DataError, Interrupted, NetworkError
 from gptwo.progress import Reporter
 from gptwo.web import crawl as crawling
 
@@ -205,3 +205,17 @@ def test_a_damaged_link_folder_is_refused(site: Site, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no manifest"):
         run_crawl(site, tmp_path, [])
     assert site.hits == [] and not (tmp_path / "pages").exists()
+
+
+def test_without_a_network_nothing_is_noted(site: Site, tmp_path: Path) -> None:
+    urls = [f"http://{i}.example/page" for i in range(10)]
+    for url in urls:
+        site.pages[url.removeprefix("http://")] = hang
+        site.pages[url.removeprefix("http://").replace("page", "robots.txt")] = hang
+    quick = {"page_seconds": 0.1, "retries": 0}
+    with pytest.raises(NetworkError, match=r"not one of 10 links .*timeout 10"):
+        run_crawl(site, tmp_path, urls, **quick)
+    site.pages.update({url.removeprefix("http://"): ok("<p>") for url in urls})
+    for url in urls:
+        del site.pages[url.removeprefix("http://").replace("page", "robots.txt")]
+    assert run_crawl(site, tmp_path, urls, **quick).counts["fetched"] == 10
