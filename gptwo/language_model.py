@@ -1,10 +1,11 @@
 """A model with its tokenizer: the Python face of gptwo."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gptwo.artifacts import sha256_file
+from gptwo.artifacts import MANIFEST, read_manifest, sha256_file
 from gptwo.config import from_dict
 from gptwo.errors import ModelError, UsageError
 from gptwo.model.gpt2 import GPT2
@@ -41,7 +42,7 @@ class LanguageModel:
                 raise UsageError("a continuation is empty", remedy="score some text")
             context_ids = self.tokenizer.encode(context) or [self.tokenizer.eot]
             requests.append(Request(context=context_ids, continuation=ids))
-        return [score.logprob for score in Scorer(self.model).score(requests)]
+        return [score.logprob for score in self._scorer().score(requests)]
 
     def perplexity(self, text: str) -> float:
         """Per token, from the start of a document, each window half overlapping the last."""
@@ -49,10 +50,14 @@ class LanguageModel:
         if not ids:
             raise UsageError("the text is empty", remedy="give some text")
         window = self.model.config.n_ctx
-        found = Scorer(self.model).rolling(
+        found = self._scorer().rolling(
             ids, window=window, stride=max(window // 2, 1), prefix=self.tokenizer.eot
         )
-        return float(2.718281828459045 ** (-found.mean()))
+        return math.exp(-found.mean())
+
+    def _scorer(self) -> Scorer:
+        """Rows of the embedding past the tokenizer's last id are padding, not words."""
+        return Scorer(self.model, vocab_size=self.tokenizer.vocab_size)
 
     def generate(self, prompt: str = "", **settings: Any) -> str:
         """A continuation of `prompt`; settings are the fields of `SampleConfig`."""
@@ -85,9 +90,18 @@ def load(model: str | Path, *, device: str = "") -> LanguageModel:
     description = {
         "name": str(model),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "weights_sha256": sha256_file(folder / WEIGHTS),
+        "weights_sha256": _weights_sha256(folder),
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "dtype": str(network.wte.weight.dtype).removeprefix("torch."),
         "shape": dict(network.config.__dict__),
     }
     return LanguageModel(network, tokenizer, folder, description)
+
+
+def _weights_sha256(folder: Path) -> str:
+    """From the manifest where there is one: loading has just checked the file against it."""
+    if (folder / MANIFEST).exists():
+        entry = read_manifest(folder, error=ModelError).files.get(WEIGHTS)
+        if entry:
+            return entry["sha256"]
+    return sha256_file(folder / WEIGHTS)

@@ -173,11 +173,17 @@ class GPT2(nn.Module):
         """
         T = ids.size(1)
         start = cache.length if cache is not None else 0
+        if cache is not None and start + T > cache.capacity:
+            raise ValueError(f"{start + T} positions, but the cache holds {cache.capacity}")
         if positions is None:
-            self._check_length(start + T, cache)
+            if start + T > self.config.n_ctx:
+                raise ValueError(
+                    f"{start + T} positions, but the model has {self.config.n_ctx} (n_ctx)"
+                )
             positions = torch.arange(start, start + T, device=ids.device)  # (T)
-        if mask is None and start:
-            # Query i of this call stands at start + i and sees everything up to itself.
+        if mask is None and start and T > 1:
+            # Query i of this call stands at start + i and sees everything up to itself; a single
+            # query is the last position and sees all there is, so it needs no mask.
             mask = torch.ones(T, start + T, dtype=torch.bool, device=ids.device).tril(start)
         x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
@@ -185,12 +191,6 @@ class GPT2(nn.Module):
         if cache is not None:
             cache.length += T
         return self.ln_f(x)  # (B, T, C)
-
-    def _check_length(self, length: int, cache: KeyValueCache | None) -> None:
-        if length > self.config.n_ctx:
-            raise ValueError(f"{length} positions, but the model has {self.config.n_ctx} (n_ctx)")
-        if cache is not None and length > cache.capacity:
-            raise ValueError(f"{length} positions, but the cache holds {cache.capacity}")
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V): the input embedding is the output head, without a bias."""

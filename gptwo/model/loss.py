@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = 1 << 22  # numbers held at once: 16 MB in float32
 
@@ -54,7 +55,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total / N
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = slopes[0] / ctx.count
         return grad_hidden * factor, grad_weight * factor, None

@@ -4,6 +4,7 @@ Released names, released orientation, safetensors only. A pickle is never opened
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 PREFIX = "transformer."
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+OTHER_CONFIG = "use the config.json that belongs to these weights"
+# What a config.json may say beside the shape: the first is the default, other values make a
+# model that loads and computes something else.
+GPT2_ONLY: dict[str, tuple[Any, ...]] = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "tie_word_embeddings": (True,),
+}
+PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))  # how they start
 BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that old files carry
 
 
@@ -89,20 +103,28 @@ def load_model(folder: Path, device: str = "cpu") -> GPT2:
     Raises ModelError for files that are damaged, foreign or of another shape.
     """
     folder = resolve(folder)
-    if (folder / MANIFEST).exists():
-        problems = damage(folder, read_manifest(folder, error=ModelError))
-        if problems:
-            raise ModelError(
-                problems[0],
-                remedy="restore the file, or delete this checkpoint to fall back",
-            )
+    _check_hashes(folder)
     config = read_config(folder)
     tensors = read_tensors(folder / WEIGHTS)
+    _check_shape(config, tensors, folder / WEIGHTS)
     with torch.device("meta"):
         model = GPT2(config)
     _fit(model, tensors, folder / WEIGHTS)
     model.load_state_dict(tensors, assign=True)
     return model.float().to(device).eval()
+
+
+def _check_hashes(folder: Path) -> None:
+    """The model's own files only: the optimiser's are twice as large and not read here."""
+    if not (folder / MANIFEST).exists():
+        return
+    manifest = read_manifest(folder, error=ModelError)
+    ours = {name: manifest.files[name] for name in (CONFIG, WEIGHTS) if name in manifest.files}
+    problems = damage(folder, replace(manifest, files=ours))
+    if problems:
+        raise ModelError(
+            problems[0], remedy="restore the file, or delete this checkpoint to fall back"
+        )
 
 
 def read_config(folder: Path) -> GPT2Config:
@@ -111,15 +133,16 @@ def read_config(folder: Path) -> GPT2Config:
     if path.exists() and path.stat().st_size > 1_000_000:
         raise ModelError(f"{path} is too large to be a config", remedy="restore the file")
     values = read_json(path, error=ModelError)
-    expected = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
-    for name, wanted in expected.items():
-        if not isinstance(values, dict) or values.get(name, wanted) != wanted:
-            found = values.get(name) if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} holds no JSON object", remedy="restore the file")
+    for name, wanted in GPT2_ONLY.items():
+        if values.get(name, wanted[0]) not in wanted:
             raise ModelError(
-                f"{path}: {name} is {found!r}, expected {wanted!r}", remedy="use a GPT-2 model"
+                f"{path}: {name} is {values[name]!r}, expected {wanted[0]!r}",
+                remedy="use a GPT-2 model",
             )
     try:
-        return GPT2Config(
+        config = GPT2Config(
             vocab_size=int(values["vocab_size"]),
             n_ctx=int(values.get("n_positions") or values["n_ctx"]),
             n_layer=int(values["n_layer"]),
@@ -127,10 +150,13 @@ def read_config(folder: Path) -> GPT2Config:
             n_embd=int(values["n_embd"]),
             dropout=float(values.get("resid_pdrop") or 0.0),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{path} lacks a GPT-2 shape: {error}", remedy="restore the file"
-        ) from error
+        inner = values.get("n_inner")
+        if inner not in (None, 4 * config.n_embd):
+            raise ValueError(f"n_inner is {inner!r}, expected 4 n_embd")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        raise ModelError(f"{path} has no GPT-2 shape: {what}", remedy="restore the file") from error
+    return config
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -151,12 +177,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}", remedy="restore the file") from error
-    named = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
-    return {
-        name: value
-        for name, value in named.items()
-        if not BUFFERS.search(name) and name != "lm_head.weight"
+    named = {
+        name.removeprefix(PREFIX): value
+        for name, value in tensors.items()
+        if not BUFFERS.search(name)
     }
+    head, embedding = named.pop("lm_head.weight", None), named.get("wte.weight")
+    if head is not None and embedding is not None and not torch.equal(head, embedding):
+        raise ModelError(
+            f"{path} has an output head of its own, GPT-2's is the embedding",
+            remedy="use a GPT-2 model",
+        )
+    for name, value in named.items():
+        if not value.is_floating_point():
+            raise ModelError(
+                f"{path}: {name} holds {value.dtype}, expected floating-point numbers",
+                remedy="use weights that are not quantised",
+            )
+    return named
 
 
 def what_is(path: Path) -> str:
@@ -171,7 +209,7 @@ def what_is(path: Path) -> str:
         return "a web page"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file itself"
-    if head.startswith(b"PK\x03\x04") or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+    if head.startswith((b"PK\x03\x04", *PICKLES)):
         return "a pickle (it could run code, so it is never opened)"
     if size < 10:
         return "too short for any weights"
@@ -181,6 +219,26 @@ def what_is(path: Path) -> str:
     if header > min(size - 8, MAX_HEADER_BYTES):
         return "a truncated or forged safetensors file"
     return "a safetensors file"
+
+
+def _check_shape(config: GPT2Config, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Hold the config to the file before a model of that shape is built, however absurd it is."""
+    blocks = {name.split(".")[1] for name in tensors if name.startswith("h.")}
+    sizes = {
+        name: tuple(tensors[name].shape) for name in ("wte.weight", "wpe.weight") & tensors.keys()
+    }
+    stated = {
+        "n_layer": (config.n_layer, len(blocks)),
+        "vocab_size, n_embd": ((config.vocab_size, config.n_embd), sizes.get("wte.weight")),
+        "n_ctx, n_embd": ((config.n_ctx, config.n_embd), sizes.get("wpe.weight")),
+    }
+    wrong = [
+        f"{name}: {found if found is not None else 'missing'} in the file, {said} expected"
+        for name, (said, found) in stated.items()
+        if said != found
+    ]
+    if wrong:
+        raise ModelError(f"{path} does not fit {CONFIG}: {'; '.join(wrong)}", remedy=OTHER_CONFIG)
 
 
 def _fit(model: GPT2, tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -195,5 +253,5 @@ def _fit(model: GPT2, tensors: dict[str, torch.Tensor], path: Path) -> None:
         more = f" (and {len(wrong) - 5} more)" if wrong[5:] else ""
         raise ModelError(
             f"{path} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}",
-            remedy="use the config.json that belongs to these weights",
+            remedy=OTHER_CONFIG,
         )

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from gptwo.text.config import SampleConfig
 
+SMALLEST_TEMPERATURE = 1e-30  # what is below overflows float32, and is greedy just as well
+
 
 def next_id(logits: Tensor, config: SampleConfig, generator: torch.Generator) -> int:
     """logits (V) -> one id. At temperature 0 the most probable (the smallest id of a tie)."""
@@ -16,7 +18,7 @@ def next_id(logits: Tensor, config: SampleConfig, generator: torch.Generator) ->
 
 def distribution(logits: Tensor, config: SampleConfig) -> Tensor:
     """logits (V) -> the probabilities (V) that are drawn from."""
-    logits = logits.float() / config.temperature
+    logits = logits.float() / max(config.temperature, SMALLEST_TEMPERATURE)
     if config.top_k:
         logits = keep_top_k(logits, config.top_k)
     if config.top_p < 1.0:

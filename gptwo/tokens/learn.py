@@ -14,13 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from gptwo.artifacts import Manifest, Stage, fingerprint_inputs, open_folder, stage
 from gptwo.errors import DataError
 from gptwo.progress import SILENT, Reporter, worker_process
 from gptwo.tokens.bpe import BYTE_ORDER, cut
 from gptwo.tokens.config import TokenizerConfig
+from gptwo.tokens.texts import read_texts
 from gptwo.tokens.tokenizer import HF, MERGES, VOCAB, Tokenizer
 
 Merge = tuple[bytes, bytes]
@@ -90,9 +90,8 @@ def count_pieces(files: list[Path], reporter: Reporter = SILENT) -> Counter[str]
 def count_file(path: Path) -> Counter[str]:
     """One file's share of `count_pieces`."""
     counts: Counter[str] = Counter()
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=64, columns=["text"]):
-        for text in batch.column(0).to_pylist():
-            counts.update(cut(text))
+    for text in read_texts(path):
+        counts.update(cut(text))
     return counts
 
 
@@ -111,6 +110,7 @@ def learn_merges(counts: Mapping[str, int], most: int, *, greatest: bool = False
     lengths = np.fromiter(map(len, words), np.int32, len(words))
     times = np.fromiter(counts.values(), np.int64, len(words))
     symbols = b"".join(words).translate(rank)
+    most = min(most, len(symbols))  # each merge takes at least one symbol away
     found = learn(symbols, lengths, times, bytes(BYTE_ORDER), most, greatest)
     return _spelt(np.frombuffer(found, np.int32).reshape(-1, 2).tolist())
 

@@ -1,16 +1,18 @@
 """Token shards on disk: flat little-endian integers, memory-mapped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gptwo.artifacts import open_folder
+from gptwo.artifacts import Manifest, damage, open_folder
 from gptwo.errors import DataError
 
 SPLITS = ("train", "valid", "test")
 LARGEST_UINT16_VOCABULARY = 65_536
 CHUNK = 1 << 24  # ids looked at once when a shard is checked
+PACK_AGAIN = "pack the corpus again"
 
 
 def dtype_for(vocab_size: int) -> str:
@@ -58,18 +60,15 @@ def open_shards(folder: Path, split: str) -> Shards:
     Raises DataError (exit code 3) naming the file that is missing, truncated, damaged, of another
     type, or that holds an id outside the vocabulary.
     """
-    manifest = open_folder(folder, "tokens")
+    manifest = open_folder(folder, "tokens", hashes=False)
     details = manifest.details
-    dtype = np.dtype(details["dtype"]).newbyteorder("<")
-    names = sorted(n for n in manifest.files if n.startswith(f"{split}-") and n.endswith(".bin"))
-    if split not in SPLITS or not names:
-        raise DataError(f"{folder} has no split {split!r}", remedy=f"splits are {SPLITS}")
+    dtype = _dtype(folder, details)
+    names = _verified_names(folder, manifest, split)
     parts, starts, offset = [], [], 0
     for name in names:
         part = _open_part(folder / name, dtype, details["vocab_size"])
-        begins = np.load(folder / name.replace(".bin", ".starts.npy"), allow_pickle=False)
         parts.append(part)
-        starts.append(begins.astype(np.uint64) + np.uint64(offset))
+        starts.append(_open_starts(folder / name, part, details["eot"]) + np.uint64(offset))
         offset += len(part)
     return Shards(
         parts=tuple(parts),
@@ -81,12 +80,54 @@ def open_shards(folder: Path, split: str) -> Shards:
     )
 
 
+def _dtype(folder: Path, details: dict[str, Any]) -> np.dtype:
+    missing = {"dtype", "vocab_size", "eot", "tokenizer_fingerprint"} - details.keys()
+    if missing:
+        raise DataError(f"{folder} does not say its {sorted(missing)[0]}", remedy=PACK_AGAIN)
+    expected = dtype_for(details["vocab_size"])
+    if details["dtype"] != expected:
+        raise DataError(
+            f"{folder} has ids of type {details['dtype']!r}, expected {expected!r} "
+            f"for a vocabulary of {details['vocab_size']:,}",
+            remedy=PACK_AGAIN,
+        )
+    return np.dtype(expected).newbyteorder("<")
+
+
+def _verified_names(folder: Path, manifest: Manifest, split: str) -> list[str]:
+    """The split's .bin files in order. Only this split is hashed: the others are opened apart."""
+    files = {n: entry for n, entry in manifest.files.items() if n.startswith(f"{split}-")}
+    names = sorted(name for name in files if name.endswith(".bin"))
+    if split not in SPLITS or not names:
+        raise DataError(f"{folder} has no split {split!r}", remedy=f"splits are {SPLITS}")
+    problems = damage(folder, replace(manifest, files=files))
+    if problems:
+        raise DataError(
+            problems[0], remedy="restore the file from a copy or delete the folder and pack again"
+        )
+    return names
+
+
+def _open_starts(path: Path, part: np.ndarray, eot: int) -> np.ndarray:
+    """Where the documents of the shard at `path` begin, each at an <|endoftext|>."""
+    beside = path.with_name(path.name.replace(".bin", ".starts.npy"))
+    try:
+        starts = np.load(beside, allow_pickle=False).astype(np.uint64)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{beside} is damaged: {error}", remedy=PACK_AGAIN) from error
+    if starts.ndim != 1 or (len(starts) and int(starts.max()) >= len(part)):
+        raise DataError(f"{beside} points past the end of {path.name}", remedy=PACK_AGAIN)
+    if not (part[starts] == eot).all():
+        raise DataError(f"{beside} points where no document starts", remedy=PACK_AGAIN)
+    return starts
+
+
 def _open_part(path: Path, dtype: np.dtype, vocab_size: int) -> np.ndarray:
     size = path.stat().st_size
     if size % dtype.itemsize:
         raise DataError(
             f"{path} has {size:,} bytes, not a multiple of {dtype.itemsize} ({dtype.name})",
-            remedy="pack the corpus again",
+            remedy=PACK_AGAIN,
         )
     if not size:
         return np.empty(0, dtype)

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gptwo.artifacts import MANIFEST, damage, read_json, read_manifest, write_json
+from gptwo.artifacts import MANIFEST, damage, read_manifest, write_json
 from gptwo.artifacts import atomic_write as write
 from gptwo.errors import ModelError
 from gptwo.tokens.bpe import BYTE_TO_CHAR, CHAR_TO_BYTE, END_OF_TEXT, PIECES, ReferenceBPE
@@ -50,8 +51,9 @@ class Tokenizer:
         """Ids -> bytes, exactly. Raises ModelError for an id outside the vocabulary."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
             raise ModelError(
-                f"token id {max(ids, key=abs)} is outside the vocabulary of {self.vocab_size}",
+                f"token id {wrong} is outside the vocabulary of {self.vocab_size}",
                 remedy="use the tokenizer these ids were made with",
             )
         return self.reference.decode_bytes(ids)
@@ -66,8 +68,7 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write encoder.json and vocab.bpe (OpenAI's files) and tokenizer.json (Hugging Face's)."""
-        vocabulary = {shown(token): i for i, token in enumerate(self.reference.tokens)}
-        vocabulary[END_OF_TEXT] = self.eot
+        vocabulary = _vocabulary(self.reference)
         pairs = [f"{shown(a)} {shown(b)}" for a, b in self.reference.merges]
         with write(folder / VOCAB, "w") as handle:
             json.dump(vocabulary, handle, ensure_ascii=True)
@@ -81,10 +82,7 @@ class Tokenizer:
 
         Raises ModelError (exit code 4) naming the file that is missing, damaged or not GPT-2's.
         """
-        if (folder / MANIFEST).exists():
-            problems = damage(folder, read_manifest(folder, error=ModelError))
-            if problems:
-                raise ModelError(problems[0], remedy="restore the file or make the folder again")
+        _check_hashes(folder)
         if (folder / MERGES).exists():
             tokenizer = cls(parse_merges(_read(folder / MERGES), folder / MERGES))
             if (folder / VOCAB).exists():
@@ -102,13 +100,28 @@ def shown(token: bytes) -> str:
     return "".join(BYTE_TO_CHAR[byte] for byte in token)
 
 
+def _vocabulary(reference: ReferenceBPE) -> dict[str, int]:
+    """Spelling -> id, as in encoder.json; of two merges that spell the same the first counts."""
+    return {shown(token): i for token, i in reference.ids.items()} | {END_OF_TEXT: reference.eot}
+
+
+def _check_hashes(folder: Path) -> None:
+    """The tokenizer's own files only: beside them may lie gigabytes of weights."""
+    if not (folder / MANIFEST).exists():
+        return
+    manifest = read_manifest(folder, error=ModelError)
+    ours = {name: manifest.files[name] for name in (VOCAB, MERGES, HF) if name in manifest.files}
+    problems = damage(folder, replace(manifest, files=ours))
+    if problems:
+        raise ModelError(problems[0], remedy="restore the file or make the folder again")
+
+
 def parse_merges(text: str, path: Path) -> list[tuple[bytes, bytes]]:
     """The lines of vocab.bpe -> pairs of bytes."""
     lines = text.split("\n")
     if not lines[0].startswith("#version"):
         raise ModelError(
-            f"{path} starts with {lines[0][:40]!r}, expected {HEADER!r}",
-            remedy="restore the file; a web page or a pointer may have been saved in its place",
+            f"{path} starts with {lines[0][:40]!r}, expected {HEADER!r}", remedy="restore the file"
         )
     if lines[-1]:
         raise ModelError(f"{path} is truncated: its last line has no end", remedy="restore it")
@@ -131,15 +144,29 @@ def _read(path: Path) -> str:
     if not 0 < size <= MAX_BYTES:
         raise ModelError(f"{path} has {size:,} bytes", remedy="restore the file")
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8: {error}", remedy="restore the file") from error
+    kinds = {"<": "a web page", "version https://git-lfs": "a Git LFS pointer, not the file itself"}
+    for start, kind in kinds.items():
+        if text.lstrip().startswith(start):
+            raise ModelError(f"{path} is {kind}", remedy="download the file again")
+    return text
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path} is not JSON: {error}", remedy="restore the file") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object", remedy="restore the file")
+    return value
 
 
 def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
-    known = read_json(path, error=ModelError)
-    expected = {shown(token): i for i, token in enumerate(tokenizer.reference.tokens)}
-    expected[END_OF_TEXT] = tokenizer.eot
+    known = _read_object(path)
+    expected = _vocabulary(tokenizer.reference)
     if known != expected:
         differing = [k for k in {*known, *expected} if known.get(k) != expected.get(k)]
         raise ModelError(
@@ -149,14 +176,29 @@ def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def _hf_merges(path: Path) -> list[tuple[bytes, bytes]]:
-    value = read_json(path, error=ModelError)
-    model = value.get("model", {}) if isinstance(value, dict) else {}
-    if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(value.get("pre_tokenizer")):
+    value = _read_object(path)
+    model, cuts = value.get("model"), value.get("pre_tokenizer")
+    if not isinstance(model, dict) or not isinstance(cuts, dict) or "merges" not in model:
         raise ModelError(f"{path} is not byte-level BPE", remedy="use a GPT-2 tokenizer")
-    lines = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges", [])]
+    found = {
+        "model type": (model.get("type", "BPE"), "BPE"),
+        "pre_tokenizer": (cuts.get("type"), "ByteLevel"),  # others cut at other places
+        "use_regex": (cuts.get("use_regex", True), True),
+        "add_prefix_space": (cuts.get("add_prefix_space"), False),
+        "normalizer": (value.get("normalizer"), None),
+    }
+    for name, (has, wanted) in found.items():
+        if has != wanted:
+            raise ModelError(
+                f"{path}: {name} is {json.dumps(has)[:60]}, expected {json.dumps(wanted)}",
+                remedy="use a GPT-2 tokenizer",
+            )
+    lines = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     merges = [_pair(line, path) for line in lines]
-    ids = {shown(token): i for i, token in enumerate(ReferenceBPE(merges).tokens)}
-    wrong = [token for token, i in ids.items() if model["vocab"].get(token) != i]
+    added = {token["content"]: token["id"] for token in value.get("added_tokens", [])}
+    known = model.get("vocab", {}) | added
+    ids = _vocabulary(ReferenceBPE(merges))
+    wrong = [token for token, i in ids.items() if known.get(token) != i]
     if wrong:
         raise ModelError(
             f"{path} numbers {len(wrong)} tokens unlike GPT-2 ({wrong[0]!r} first)",

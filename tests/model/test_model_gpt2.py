@@ -1,0 +1,285 @@
+"""The architecture: what section 2.3 of the paper says, checked one sentence at a time."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from made_model import TINY, made, random_ids
+from torch import nn
+
+from gptwo.model.gpt2 import GPT2, MLP, Conv1D, KeyValueCache
+from gptwo.model.sizes import SIZES, GPT2Config
+
+RELEASED = {
+    "small": 124_439_808,
+    "medium": 354_823_168,
+    "large": 774_030_080,
+    "xl": 1_557_611_200,
+}
+
+
+@pytest.mark.parametrize("size, parameters", RELEASED.items())
+def test_the_released_sizes_have_their_exact_parameters(size: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = GPT2(SIZES[size])
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert SIZES[size].parameters() == parameters
+    assert SIZES[size].n_embd // SIZES[size].n_head == 64 and SIZES[size].n_ctx == 1024
+
+
+@pytest.mark.parametrize("size", sorted(set(SIZES) - set(RELEASED)))
+def test_the_smaller_sizes_count_themselves(size: str) -> None:
+    with torch.device("meta"):
+        model = GPT2(SIZES[size])
+    assert sum(p.numel() for p in model.parameters()) == SIZES[size].parameters()
+    assert SIZES[size].n_embd // SIZES[size].n_head == 32
+
+
+def test_parameters_have_the_released_names() -> None:
+    names = set(GPT2(replace(TINY, n_layer=1)).state_dict())
+    pairs = [f"h.0.{part}" for part in ("ln_1", "ln_2", "attn.c_attn", "attn.c_proj")]
+    pairs += ["h.0.mlp.c_fc", "h.0.mlp.c_proj", "ln_f"]
+    expected = {f"{name}.{kind}" for name in pairs for kind in ("weight", "bias")}
+    assert names == expected | {"wte.weight", "wpe.weight"}
+
+
+def test_two_normalisations_a_block_and_one_more() -> None:
+    for layers in (1, 5):
+        model = GPT2(replace(TINY, n_layer=layers))
+        norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+        assert len(norms) == 2 * layers + 1
+        assert all(norm.eps == 1e-5 for norm in norms)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> GPT2:
+    torch.manual_seed(3)
+    return GPT2(GPT2Config(vocab_size=4000, n_ctx=512, n_layer=8, n_head=4, n_embd=256))
+
+
+def test_weights_start_as_the_paper_says(fresh: GPT2) -> None:
+    for name, parameter in fresh.named_parameters():
+        mean, std = float(parameter.detach().mean()), float(parameter.detach().std())
+        if name.endswith("bias"):
+            assert mean == std == 0.0
+        elif ".ln_" in name or name == "ln_f.weight":
+            assert (mean, std) == (1.0, 0.0)
+        else:
+            expected = 0.02
+            if name == "wpe.weight":
+                expected = 0.01
+            elif name.endswith("c_proj.weight"):
+                expected = 0.02 / math.sqrt(2 * 8)
+            assert std == pytest.approx(expected, rel=0.02), name
+            assert abs(mean) < expected / 50, name
+
+
+def test_the_start_can_be_set() -> None:
+    config = replace(TINY, n_layer=8, n_embd=128, n_ctx=128, wpe_std=0.02, residual_scale=False)
+    model = GPT2(config)
+    assert float(model.wpe.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert float(model.h[0].mlp.c_proj.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+
+
+def test_a_new_model_knows_nothing(fresh: GPT2) -> None:
+    """Its first loss is that of a uniform guess, ln V."""
+    ids = random_ids(fresh.config, batch=2, length=200)
+    with torch.no_grad():
+        loss = float(fresh.loss(ids[:, :-1], ids[:, 1:]))
+    assert loss == pytest.approx(math.log(4000), abs=0.15)
+
+
+@pytest.mark.parametrize("position", [0, 1, 6, 11])
+def test_no_position_sees_the_future(position: int) -> None:
+    """The gradient of one position's scores reaches the embeddings up to it and no further."""
+    model = made()
+    ids = random_ids(model.config, batch=1, length=12)
+    kept: list[torch.Tensor] = []
+    model.drop.register_forward_hook(
+        lambda module, inputs, out: kept.append(out.retain_grad() or out)
+    )
+    model(ids)[0, position].square().sum().backward()
+    reached = kept[0].grad[0].abs().sum(-1) > 0  # type: ignore[index]
+    assert reached.tolist() == [i <= position for i in range(12)]
+
+
+def test_a_changed_token_changes_only_what_follows() -> None:
+    model, ids = made(), random_ids(TINY, batch=1)
+    changed = ids.clone()
+    changed[0, 9] = (ids[0, 9] + 1) % 61
+    with torch.no_grad():
+        difference = (model(ids) - model(changed)).abs().amax(-1)[0]
+    assert torch.all(difference[:9] == 0) and torch.all(difference[9:] > 1e-4)
+
+
+def test_the_head_is_the_embedding_without_bias() -> None:
+    model, ids = made(), random_ids(TINY)
+    with torch.no_grad():
+        hidden = model.hidden(ids)
+        assert torch.equal(model(ids), hidden @ model.wte.weight.T)
+        assert torch.allclose(model.logits(hidden[0, -1]), model(ids)[0, -1], atol=1e-6)
+    model.loss(ids[:, :-1], ids[:, 1:]).backward()
+    unseen = torch.ones(61, dtype=torch.bool)
+    unseen[ids.flatten()] = False
+    assert unseen.any()  # rows that no input used still learn, as outputs
+    assert torch.all(model.wte.weight.grad[unseen].abs().sum(-1) > 0)  # type: ignore[index]
+
+
+def test_gelu_is_the_tanh_form() -> None:
+    mlp = MLP(replace(TINY, n_embd=4))
+    with torch.no_grad():
+        mlp.c_fc.weight.copy_(torch.eye(4, 16))
+        mlp.c_fc.bias.zero_()
+        mlp.c_proj.weight.copy_(torch.eye(16, 4))
+        mlp.c_proj.bias.zero_()
+        x = torch.linspace(-3, 3, 400).reshape(1, 100, 4)
+        expected = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        assert torch.allclose(mlp(x), expected, atol=1e-6)
+        assert not torch.allclose(mlp(x), F.gelu(x), atol=1e-4)
+
+
+def test_an_affine_map_is_stored_in_out() -> None:
+    layer = Conv1D(3, 5)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(3, 5))
+        layer.bias.copy_(torch.randn(5))
+    x = torch.randn(2, 4, 3)
+    assert torch.allclose(layer(x), x @ layer.weight + layer.bias, atol=1e-6)
+
+
+def test_attention_by_hand() -> None:
+    """One head and one layer, written out: scores over sqrt(D), softmax, values, projection."""
+    model = made(replace(TINY, n_layer=1, n_head=2, n_embd=8))
+    attention = model.h[0].attn
+    x = torch.randn(1, 5, 8)
+    with torch.no_grad():
+        q, k, v = (x @ attention.c_attn.weight + attention.c_attn.bias).split(8, dim=-1)
+        heads = []
+        for head in (slice(0, 4), slice(4, 8)):
+            scores = q[0, :, head] @ k[0, :, head].T / 2.0
+            scores = scores.masked_fill(~torch.ones(5, 5).tril().bool(), float("-inf"))
+            heads.append(torch.softmax(scores, dim=-1) @ v[0, :, head])
+        expected = torch.cat(heads, -1) @ attention.c_proj.weight + attention.c_proj.bias
+        assert torch.allclose(attention(x, 0, None, None)[0], expected, atol=1e-6)
+
+
+def test_dropout_works_in_training_only() -> None:
+    config = replace(TINY, dropout=0.5)
+    model, ids = made(config), random_ids(config)
+    with torch.no_grad():
+        plain = made()(ids)
+        assert torch.equal(model(ids), plain)
+        model.train()
+        torch.manual_seed(0)
+        one = model(ids)
+        torch.manual_seed(0)
+        same, other = model(ids), model(ids)
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, other) and not torch.allclose(one, plain)
+
+
+def test_dropout_stands_at_four_places() -> None:
+    """Embeddings, attention weights, and the end of both branches of each block."""
+    model = made(replace(TINY, dropout=0.25)).train()
+    counts = {"plain": 0, "attention": 0}
+    attend = F.scaled_dot_product_attention
+
+    def counted(*args: torch.Tensor, **more: object) -> torch.Tensor:
+        counts["attention"] += more["dropout_p"] == 0.25
+        return attend(*args, **more)  # type: ignore[arg-type]
+
+    def seen(module: nn.Module, inputs: object, out: torch.Tensor) -> None:
+        counts["plain"] += 1
+        assert float((out == 0).float().mean()) == pytest.approx(0.25, abs=0.08)
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(seen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", counted)
+        model(random_ids(TINY))
+    assert counts == {"plain": 1 + 2 * 2, "attention": 2}
+
+
+# Cached decoding.
+
+
+@pytest.mark.parametrize("calls", [[1] * 24, [24], [10, 1, 1, 12], [1, 5, 18], [23, 1]])
+def test_cached_equals_uncached(calls: list[int]) -> None:
+    model, ids = made(), random_ids(TINY)
+    cache, found, start = KeyValueCache(TINY, 2, 24), [], 0
+    with torch.no_grad():
+        for length in calls:
+            found.append(model(ids[:, start : start + length], cache=cache))
+            start += length
+            assert cache.length == start
+        assert torch.allclose(torch.cat(found, 1), model(ids), atol=1e-5)
+
+
+def test_positions_continue_the_cache() -> None:
+    """The same token after the same text, at another position, is another thing."""
+    model = made()
+    token = torch.tensor([[7]])
+    with torch.no_grad():
+        cache = KeyValueCache(TINY, 1, 4)
+        first = model(token, cache=cache)
+        second = model(token, cache=cache)
+        assert not torch.allclose(first, second, atol=1e-3)
+        told = model(token, positions=torch.tensor([[0]]))
+        assert torch.allclose(first, told, atol=1e-6)
+
+
+def test_a_position_past_the_last_is_refused() -> None:
+    model = made()
+    with torch.no_grad():
+        model(random_ids(TINY, length=24))
+        with pytest.raises(ValueError, match=r"25 positions, but the model has 24 \(n_ctx\)"):
+            model(random_ids(TINY, length=25))
+        cache = KeyValueCache(TINY, 1, 30)
+        model(random_ids(TINY, batch=1, length=24), cache=cache)
+        with pytest.raises(ValueError, match=r"25 positions, but the model has 24"):
+            model(torch.tensor([[1]]), cache=cache)
+        with pytest.raises(IndexError):
+            model(torch.tensor([[1]]), positions=torch.tensor([[24]]))
+
+
+@pytest.mark.parametrize("positions", [None, torch.tensor([[3]])])
+def test_a_cache_that_is_full_is_refused(positions: torch.Tensor | None) -> None:
+    model, cache = made(), KeyValueCache(TINY, 1, 3)
+    with torch.no_grad():
+        model(torch.tensor([[1, 2, 3]]), cache=cache)
+        with pytest.raises(ValueError, match="4 positions, but the cache holds 3"):
+            model(torch.tensor([[1]]), cache=cache, positions=positions)
+
+
+def test_a_tree_of_continuations_is_scored_as_if_each_stood_alone() -> None:
+    """The context once, two branches after it, by positions and a mask."""
+    model = made()
+    context, one, two = [3, 1, 4, 1], [5, 9, 2], [6, 5]
+    branch = torch.tensor([0] * 4 + [1] * 3 + [2] * 2)
+    positions = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 4, 5]])
+    same = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
+    mask = (same & torch.ones(9, 9).tril().bool())[None, None]
+    with torch.no_grad():
+        tree = model(torch.tensor([context + one + two]), positions=positions, mask=mask)[0]
+        alone = [model(torch.tensor([context + tail]))[0] for tail in (one, two)]
+    assert torch.allclose(tree[:7], alone[0], atol=1e-5)
+    assert torch.allclose(tree[7:], alone[1][4:], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"n_layer": 0}, "n_layer must be at least 1, found 0"),
+        ({"vocab_size": -1}, "vocab_size must be at least 1"),
+        ({"n_head": 5}, "n_embd 768 is not a multiple of n_head 5"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
+        ({"dropout": float("nan")}, "dropout must be in"),
+        ({"wpe_std": -0.1}, "wpe_std must not be negative"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused(change: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        GPT2Config(**change)  # type: ignore[arg-type]

@@ -1,0 +1,352 @@
+"""Documents -> shards -> one long array, whole or refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from token_corpus import content, write_corpus
+
+from gptwo.artifacts import MANIFEST, WORK, read_json, stage, write_json
+from gptwo.errors import DataError, Interrupted, ModelError, UsageError
+from gptwo.progress import Reporter
+from gptwo.tokens.config import PackConfig
+from gptwo.tokens.pack import pack
+from gptwo.tokens.shards import Shards, dtype_for, open_shards
+from gptwo.tokens.tokenizer import Tokenizer
+
+FILES = [["the cat", "", "naïve 日本 <|endoftext|>"], ["a" * 40], ["one more", "and the last"]]
+TEXTS = [text for texts in FILES for text in texts]
+
+
+class StopsAfter(Reporter):
+    """A reporter that is asked to stop at the n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__(quiet=True)
+        self.looks = looks
+
+    def check(self) -> None:
+        self.looks -= 1
+        self.stop_requested = self.looks < 0
+        super().check()
+
+
+@pytest.fixture
+def tokenizer(learned: Tokenizer, tmp_path: Path) -> Path:
+    learned.save(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "corpus", FILES)
+
+
+def stream_of(tokenizer: Tokenizer, texts: list[str]) -> tuple[list[int], list[int]]:
+    """The ids of a split as the documentation tells it, and where its documents begin."""
+    ids: list[int] = []
+    starts = []
+    for text in texts:
+        starts.append(len(ids))
+        ids += [tokenizer.eot, *tokenizer.encode(text)]
+    return ids, starts
+
+
+def test_a_shard_is_eot_document_eot_document(
+    corpus: Path, tokenizer: Path, learned: Tokenizer, tmp_path: Path
+) -> None:
+    manifest = pack(corpus, tokenizer, tmp_path / "out", PackConfig())
+    ids, starts = stream_of(learned, TEXTS)
+    raw = (tmp_path / "out" / "train-00000.bin").read_bytes()
+    assert np.frombuffer(raw, "<u2").tolist() == ids
+    assert ids.count(learned.eot) == len(TEXTS)  # the literal in the third text is text
+    assert np.load(tmp_path / "out" / "train-00000.starts.npy").tolist() == starts
+    assert manifest.counts["train"] == {
+        "tokens": len(ids),
+        "documents": len(TEXTS),
+        "bytes": sum(len(text.encode()) for text in TEXTS),
+    }
+    assert manifest.details == {
+        "dtype": "uint16",
+        "vocab_size": 557,
+        "eot": 556,
+        "tokenizer_fingerprint": learned.fingerprint,
+    }
+    shards = open_shards(tmp_path / "out", "train")
+    assert (len(shards), shards.vocab_size, shards.eot) == (len(ids), 557, 556)
+    assert shards.tokenizer_fingerprint == learned.fingerprint
+    assert shards.starts.tolist() == starts and shards.starts.dtype == np.uint64
+    held_out = open_shards(tmp_path / "out", "valid")
+    assert learned.decode(held_out.read(1, len(held_out) - 1)) == "a held out text"
+
+
+@pytest.mark.parametrize("shard_tokens", [1, 12, 25, 44, 10_000])
+def test_many_shards_are_read_as_one(
+    corpus: Path, tokenizer: Path, learned: Tokenizer, tmp_path: Path, shard_tokens: int
+) -> None:
+    pack(corpus, tokenizer, tmp_path / "out", PackConfig(shard_tokens=shard_tokens))
+    ids, starts = stream_of(learned, TEXTS)
+    shards = open_shards(tmp_path / "out", "train")
+    if shard_tokens == 1:
+        assert len(shards.parts) == len(TEXTS)
+    assert all(len(part) for part in shards.parts)
+    assert all(len(part) >= shard_tokens for part in shards.parts[:-1])
+    assert shards.starts.tolist() == starts
+    for start in range(len(ids)):
+        for length in {0, 1, 7, len(ids) - start}:
+            if start + length <= len(ids):
+                read = shards.read(start, length)
+                assert read.tolist() == ids[start : start + length] and read.dtype == np.int64
+
+
+def test_reading_past_the_end_is_refused(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    pack(corpus, tokenizer, tmp_path / "out", PackConfig())
+    shards = open_shards(tmp_path / "out", "train")
+    for start, length in ((0, len(shards) + 1), (-1, 2), (len(shards), 1), (3, -1)):
+        with pytest.raises(DataError, match="asked for, the split has"):
+            shards.read(start, length)
+    assert shards.read(len(shards), 0).tolist() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts=st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=6))
+def test_any_division_into_parts_reads_the_same(parts: list[list[int]]) -> None:
+    shards = Shards(
+        parts=tuple(np.array(part, np.uint16) for part in parts),
+        ends=np.cumsum([len(part) for part in parts]),
+        starts=np.empty(0, np.uint64),
+        vocab_size=10,
+        eot=9,
+        tokenizer_fingerprint="",
+    )
+    whole = [i for part in parts for i in part]
+    for start in range(len(whole) + 1):
+        for length in range(len(whole) - start + 1):
+            assert shards.read(start, length).tolist() == whole[start : start + length]
+
+
+def test_ids_take_two_bytes_as_long_as_they_fit(tmp_path: Path) -> None:
+    assert [dtype_for(n) for n in (257, 65_536, 65_537)] == ["uint16", "uint16", "uint32"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gptwo.tokens.shards.LARGEST_UINT16_VOCABULARY", 300)
+        Tokenizer([(b"a", b"b")] * 1).save(tmp_path / "tokenizer-258")
+        many = [(bytes([a]), bytes([b])) for a in b"abcdefgh" for b in b"abcdefgh"]
+        Tokenizer(many).save(tmp_path / "tokenizer-321")
+        corpus = write_corpus(tmp_path / "corpus", [["ab cd hh"]])
+        for size, width in ((258, 2), (321, 4)):
+            out = tmp_path / f"out-{size}"
+            manifest = pack(corpus, tmp_path / f"tokenizer-{size}", out, PackConfig())
+            shards = open_shards(out, "train")
+            assert shards.parts[0].dtype == np.dtype(f"<u{width}")
+            assert (out / "train-00000.bin").stat().st_size == width * len(shards)
+            assert manifest.counts["train"]["tokens"] == len(shards)
+            assert int(shards.read(0, 1)[0]) == size - 1
+
+
+def test_a_second_call_changes_nothing(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    first = pack(corpus, tokenizer, tmp_path / "out", PackConfig())
+    before = content(tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert pack(corpus, tokenizer, tmp_path / "out", PackConfig(), StopsAfter(0)) == first
+    assert content(tmp_path / "out") == before
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(UsageError, match="shard_tokens: 100000000 -> 5"):
+        pack(corpus, tokenizer, tmp_path / "out", PackConfig(shard_tokens=5))
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
+    corpus: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    config = PackConfig(shard_tokens=25)
+    pack(corpus, tokenizer, tmp_path / "whole", config)
+    for looks in range(len(TEXTS) + 2):
+        out = tmp_path / f"parts-{looks}"
+        with pytest.raises(Interrupted):
+            pack(corpus, tokenizer, out, config, StopsAfter(looks))
+        assert not (out / MANIFEST).exists()
+        pack(corpus, tokenizer, out, config)
+        assert content(out) == content(tmp_path / "whole")
+        assert not (out / WORK).exists()
+
+
+def test_finished_shards_are_not_made_again(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    config = PackConfig(shard_tokens=25)
+    with pytest.raises(Interrupted):
+        pack(corpus, tokenizer, tmp_path / "out", config, StopsAfter(len(TEXTS)))
+    kept = tmp_path / "out" / "train-00000.bin"
+    before = kept.stat().st_mtime_ns
+    pack(corpus, tokenizer, tmp_path / "out", config)
+    assert kept.stat().st_mtime_ns == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gptwo.tokens import pack as packing
+from gptwo.tokens.config import PackConfig
+
+write, countdown = packing.atomic_write, int(sys.argv[4])
+
+def dies(path, *mode):
+    global countdown
+    countdown -= 1
+    if countdown < 0:
+        (path.parent / f"{path.name}.tmp-1").write_bytes(b"half a sh")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(path, *mode)
+
+packing.atomic_write = dies
+corpus, tokenizer, out = map(Path, sys.argv[1:4])
+packing.pack(corpus, tokenizer, out, PackConfig(shard_tokens=25))
+"""
+
+
+@pytest.mark.parametrize("writes", [1, 4])
+def test_killed_in_a_write_it_goes_on_to_the_same_bytes(
+    corpus: Path, tokenizer: Path, tmp_path: Path, writes: int
+) -> None:
+    """Between a shard and its starts, and in a later shard."""
+    out, command = tmp_path / "out", [sys.executable, "-c", KILLED]
+    arguments = [str(corpus), str(tokenizer), str(out), str(writes)]
+    assert subprocess.run([*command, *arguments], check=False).returncode == -9
+    assert not (out / MANIFEST).exists() and list(out.glob("*.tmp-1"))
+    pack(corpus, tokenizer, out, PackConfig(shard_tokens=25))
+    pack(corpus, tokenizer, tmp_path / "whole", PackConfig(shard_tokens=25))
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_split_without_documents_is_empty(tokenizer: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [["text"]], test=[])
+    pack(corpus, tokenizer, tmp_path / "out", PackConfig(shard_tokens=1))
+    shards = open_shards(tmp_path / "out", "test")
+    assert len(shards) == 0 and len(shards.starts) == 0
+    with pytest.raises(DataError, match="the split has 0"):
+        shards.read(0, 1)
+
+
+def test_a_missing_input_is_named(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        pack(tmp_path / "nowhere", tokenizer, tmp_path / "out", PackConfig())
+    with pytest.raises(ModelError, match="nowhere holds neither"):
+        pack(corpus, tmp_path / "nowhere", tmp_path / "out", PackConfig())
+    with pytest.raises(ValueError, match="shard_tokens must be at least 1"):
+        PackConfig(shard_tokens=0)
+    assert not (tmp_path / "out").exists()
+
+
+# What may be wrong with finished shards (rows 5 and 29 of the list of faults).
+
+
+@pytest.fixture
+def packed(corpus: Path, tokenizer: Path, tmp_path: Path) -> Path:
+    pack(corpus, tokenizer, tmp_path / "packed", PackConfig(shard_tokens=25))
+    return tmp_path / "packed"
+
+
+def refused(folder: Path, split: str, said: str) -> None:
+    with pytest.raises(DataError, match=said) as error:
+        open_shards(folder, split)
+    assert error.value.exit_code == 3 and error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["train-00001.bin", "train-00001.starts.npy"])
+def test_damaged_shards_are_named(packed: Path, name: str) -> None:
+    path = packed / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3] + bytes([whole[3] ^ 4]) + whole[4:])
+    refused(packed, "train", rf"{name} \({len(whole)} bytes\) does not match its SHA-256")
+    open_shards(packed, "valid")  # not touched by it
+    path.write_bytes(whole[:-1])
+    refused(packed, "train", rf"{name} has {len(whole) - 1} bytes, not {len(whole)}")
+    path.unlink()
+    refused(packed, "train", f"{name} is missing")
+
+
+def test_unknown_splits_and_folders_are_named(packed: Path, corpus: Path, tmp_path: Path) -> None:
+    refused(packed, "dev", r"has no split 'dev'")
+    refused(packed, "train-00000", r"has no split")
+    refused(corpus, "train", "holds corpus, expected tokens")
+    refused(tmp_path / "nowhere", "train", "nowhere does not exist")
+
+
+def shards_of(folder: Path, data: bytes, starts: Any, **details: Any) -> Path:
+    """Shards made by another program: hashes match, contents may not."""
+    known = {"dtype": "uint16", "vocab_size": 300, "eot": 299, "tokenizer_fingerprint": "f"}
+    with stage(folder, kind="tokens", config={}, inputs={}) as made:
+        (folder / "train-00000.bin").write_bytes(data)
+        np.save(folder / "train-00000.starts.npy", np.asarray(starts))
+        kept = {key: value for key, value in (known | details).items() if value is not None}
+        made.commit(counts={}, details=kept)
+    return folder
+
+
+IDS = np.array([299, 5, 6, 299, 7], "<u2")
+
+
+def test_shards_of_another_program_open_when_they_fit(tmp_path: Path) -> None:
+    shards = open_shards(shards_of(tmp_path / "t", IDS.tobytes(), [0, 3]), "train")
+    assert shards.read(0, 5).tolist() == IDS.tolist() and shards.starts.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "data, starts, details, said",
+    [
+        (
+            IDS.tobytes(),
+            [0, 3],
+            {"vocab_size": 299},
+            r"train-00000\.bin holds token id 299, .* 299",
+        ),
+        (IDS.tobytes()[:-1], [0, 3], {}, r"train-00000\.bin has 9 bytes, not a multiple of 2"),
+        (IDS.tobytes(), [0, 3], {"dtype": "uint32"}, "ids of type 'uint32', expected 'uint16'"),
+        (IDS.tobytes(), [0, 3], {"dtype": "float64"}, "ids of type 'float64'"),
+        (IDS.tobytes(), [0, 3], {"vocab_size": 70_000}, "expected 'uint32' for .* 70,000"),
+        (IDS.tobytes(), [0, 3], {"eot": None}, "does not say its eot"),
+        (IDS.tobytes(), [0, 9], {}, r"train-00000\.starts\.npy points past the end"),
+        (IDS.tobytes(), [0, 2], {}, r"train-00000\.starts\.npy points where no document starts"),
+        (IDS.tobytes(), [[0], [3]], {}, r"train-00000\.starts\.npy points past"),
+        (IDS.tobytes(), np.array(["a"], object), {}, r"train-00000\.starts\.npy is damaged"),
+        (b"", [0], {}, r"starts\.npy points past the end"),
+    ],
+    ids="id odd wider float narrower silent past wrong square pickled empty".split(),  # noqa: SIM905
+)
+def test_shards_that_cannot_be_right_are_refused(
+    tmp_path: Path, data: bytes, starts: Any, details: dict[str, Any], said: str
+) -> None:
+    refused(shards_of(tmp_path / "t", data, starts, **details), "train", said)
+
+
+def test_the_largest_id_is_looked_for_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptwo.tokens.shards.CHUNK", 2)
+    for place in range(1, 5):
+        ids = IDS.copy()
+        ids[place] = 300
+        folder = shards_of(tmp_path / str(place), ids.tobytes(), [0])
+        refused(folder, "train", "holds token id 300, the vocabulary has 300")
+
+
+def test_a_manifest_without_hashes_is_no_manifest(packed: Path) -> None:
+    manifest = read_json(packed / MANIFEST)
+    write_json(packed / MANIFEST, {"kind": manifest["kind"]})
+    refused(packed, "train", "is not a gptwo manifest")
+
+
+def test_umask_and_time_zone_leave_the_bytes_alone(
+    corpus: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(corpus, tokenizer, tmp_path / "one", PackConfig())
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    before = os.umask(0o077)
+    try:
+        pack(corpus, tokenizer, tmp_path / "two", PackConfig())
+    finally:
+        os.umask(before)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
