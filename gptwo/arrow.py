@@ -25,13 +25,13 @@ from gptwo.artifacts import (
 from gptwo.config import to_dict
 from gptwo.errors import DataError, GptwoError, Interrupted, UsageError
 from gptwo.progress import Reporter, duration
-from gptwo.recipes import Recipe
+from gptwo.recipes import Budget, Recipe
 from gptwo.stages import RUN, STAGES, Run, Stage
 from gptwo.world import machine
 
 
 def reproduce(
-    recipe: Recipe, folder: Path, *, budget_seconds: float = 0.0, reporter: Reporter
+    recipe: Recipe, folder: Path, *, budget: Budget | None = None, reporter: Reporter
 ) -> dict[str, Any]:
     """Bring `folder` to the end of the arrow; returns what was done, stage by stage.
 
@@ -47,7 +47,7 @@ def reproduce(
     _refuse_foreign(folder)
     with lock(folder):
         run = Run(folder, recipe, reporter)
-        _describe(run, budget_seconds)
+        _describe(run, budget)
         done: dict[str, str] = {}
         late: GptwoError | None = None
         for stage in STAGES:
@@ -83,7 +83,7 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _describe(run: Run, budget_seconds: float) -> None:
+def _describe(run: Run, budget: Budget | None) -> None:
     """Save what is about to be done, before doing it."""
     run.state = {
         "name": run.folder.name,
@@ -92,7 +92,7 @@ def _describe(run: Run, budget_seconds: float) -> None:
         "command": "gptwo " + " ".join(sys.argv[1:]),
         "commit": commit(),
         "machine": machine(),
-        "budget_seconds": budget_seconds,
+        "budget": to_dict(budget) if budget else None,
         "recipe": to_dict(run.recipe),
         "choice": run.state.get("choice"),
         "stages": run.state["stages"],

@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from gptwo.errors import DataError, GptwoError, UsageError
-from gptwo.lock import LOCK, disk_errors, lock
+from gptwo.lock import LOCK, disk_errors, lock, refuse_file
 
 MANIFEST = "manifest.json"
 WORK = ".work"  # partial results of an unfinished stage
@@ -27,7 +27,11 @@ FORMAT_VERSION = 1
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary sibling of `path`; on success sync it and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_file(path.parent)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, expected a file", remedy="choose another name")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         encoding = None if "b" in mode else "utf-8"
@@ -104,8 +108,11 @@ def read_manifest(folder: Path, *, error: type[GptwoError] = DataError) -> Manif
         )
     value = read_json(folder / MANIFEST, error=error)
     try:
-        return Manifest(**value)
-    except TypeError:
+        manifest = Manifest(**value)
+        for entry in manifest.files.values():
+            _ = int(entry["bytes"]), str(entry["sha256"])
+        return manifest
+    except (TypeError, ValueError, LookupError, AttributeError):
         raise error(
             f"{folder / MANIFEST} is not a gptwo manifest", remedy="make the folder again"
         ) from None
@@ -163,21 +170,32 @@ def content_files(folder: Path) -> list[str]:
     )
 
 
-def fingerprint_inputs(paths: list[Path]) -> dict[str, str]:
-    """name -> SHA-256 for files a user handed in; folders count through their files."""
-    prints = {}
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path} does not exist", remedy="check the path")
-        if path.is_dir() and (path / MANIFEST).exists():
-            prints[str(path)] = read_manifest(path).fingerprint
-        elif path.is_dir():
-            prints[str(path)] = digest(
-                {name: sha256_file(path / name) for name in content_files(path)}
-            )
-        else:
-            prints[str(path)] = sha256_file(path)
-    return prints
+def label_paths(paths: Iterable[Path]) -> dict[Path, str]:
+    """path -> its last part, or as much of the path as tells it from the others.
+
+    A label goes into manifests and documents: it must not tell where a folder happens to lie.
+    """
+    unique = sorted(set(paths))
+    names = [path.resolve().name for path in unique]
+    return {
+        path: name if names.count(name) == 1 else str(path)
+        for path, name in zip(unique, names, strict=True)
+    }
+
+
+def fingerprint_inputs(paths: Iterable[Path]) -> dict[str, str]:
+    """label -> SHA-256 for files a user handed in; folders count through their files."""
+    return {label: _fingerprint(path) for path, label in label_paths(paths).items()}
+
+
+def _fingerprint(path: Path) -> str:
+    if not path.exists():
+        raise DataError(f"{path} does not exist", remedy="check the path")
+    if not path.is_dir():
+        return sha256_file(path)
+    if (path / MANIFEST).exists():
+        return read_manifest(path).fingerprint
+    return digest({name: sha256_file(path / name) for name in content_files(path)})
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -255,9 +273,8 @@ def stage(
     """
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
     plan = {"kind": kind, "config": plain, "inputs": dict(inputs), "format": FORMAT_VERSION}
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file, expected a folder", remedy="choose another --out")
     with lock(folder):
+        _refuse_foreign(folder)
         remove_leftovers(folder)
         made = Stage(folder=folder, kind=kind, config=plain, inputs=dict(inputs))
         if (folder / MANIFEST).exists():
@@ -265,7 +282,31 @@ def stage(
             yield made
             return
         _prepare_work(folder, plan)
-        yield made
+        try:
+            yield made
+        except GptwoError:
+            _drop_empty_work(folder)
+            raise
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Nothing is touched in a folder that holds files and is neither finished nor begun."""
+    if (folder / MANIFEST).exists() or (folder / WORK).exists():
+        return
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / LOCK]
+    if files:
+        raise UsageError(
+            f"{folder} exists and holds other files ({min(files).relative_to(folder)})",
+            remedy="choose another --out",
+        )
+
+
+def _drop_empty_work(folder: Path) -> None:
+    """An attempt that made nothing leaves nothing."""
+    plan = folder / WORK / "plan.json"
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    if files <= {plan, folder / LOCK}:
+        shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 def _finished(folder: Path, plan: dict[str, Any]) -> Manifest:
@@ -289,11 +330,6 @@ def _finished(folder: Path, plan: dict[str, Any]) -> Manifest:
 def _prepare_work(folder: Path, plan: dict[str, Any]) -> None:
     work, path = folder / WORK, folder / WORK / "plan.json"
     leftovers = content_files(folder)
-    if not work.exists() and leftovers:
-        raise UsageError(
-            f"{folder} exists and holds other files ({leftovers[0]})",
-            remedy="choose another --out",
-        )
     known = read_json(path) if path.exists() else None
     if work.exists() and known != plan:  # partial work of another plan
         for name in leftovers:

@@ -1,15 +1,26 @@
 """The commands, in arrow order. Each parses, calls one function and prints one result."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from gptwo import __version__
-from gptwo.console import Call, answer, parse_seconds, print_result, print_settings
+from gptwo.console import (
+    Call,
+    answer,
+    has_only_settings,
+    make_stage,
+    parse_seconds,
+    print_result,
+    print_scores,
+    print_settings,
+    reporter_for,
+)
 from gptwo.errors import UsageError
 from gptwo.progress import Reporter
 from gptwo.text.config import SampleConfig
@@ -23,6 +34,7 @@ app = App(
     "`gptwo reproduce demo` runs all of it in minutes on two CPU cores.",
     help_format="markdown",
     default_parameter=Parameter(negative=""),
+    suppress_keyboard_interrupt=False,
     sort_key=None,
 )
 
@@ -69,16 +81,20 @@ def reproduce(
     size
         Model size, the one dial: see `gptwo doctor` for the list.
     budget
-        Time for training, such as 10m or 2h: measures this machine and chooses size and tokens.
+        Time for training, such as 10m or 2h: measures this machine and chooses size and tokens;
+        --size and settings of model and training that you name are kept.
     """
     from gptwo.arrow import reproduce as run
-    from gptwo.recipes import assemble
+    from gptwo.recipes import Budget, assemble
 
     recipe = assemble(name, sources, links, data or _default_data(name), size, call.set)
     if call.dry_run:
         return print_settings(recipe)
     folder = out or Path("runs") / name
-    done = run(recipe, folder, budget_seconds=parse_seconds(budget), reporter=_reporter(call))
+    seconds, own = parse_seconds(budget), ("model.", "training.")
+    kept = tuple(setting for setting in call.set if setting.startswith(own))
+    limit = Budget(seconds=seconds, size=size, settings=kept) if seconds else None
+    done = run(recipe, folder, budget=limit, reporter=reporter_for(call))
     print_result(done, call)
 
 
@@ -94,7 +110,7 @@ def links(files: tuple[Path, ...], /, *, out: Out, call: Call = PLAIN) -> None:
     from gptwo.web.config import LinksConfig
     from gptwo.web.links import collect_links
 
-    _stage(LinksConfig(), call, lambda *given: collect_links(list(files), out, *given))
+    make_stage(LinksConfig(), call, lambda *given: collect_links(list(files), out, *given))
 
 
 @app.command(sort_key=3)
@@ -109,7 +125,7 @@ def crawl(links: Path, /, *, out: Out, call: Call = PLAIN) -> None:
     from gptwo.web.config import CrawlConfig
     from gptwo.web.crawl import crawl as run
 
-    _stage(CrawlConfig(), call, lambda *given: run(links, out, *given))
+    make_stage(CrawlConfig(), call, lambda *given: run(links, out, *given))
 
 
 @app.command(sort_key=4)
@@ -133,7 +149,7 @@ def corpus(
     from gptwo.corpus.build import build_corpus
     from gptwo.corpus.config import CorpusConfig
 
-    _stage(
+    make_stage(
         CorpusConfig(),
         call,
         lambda config, reporter: build_corpus(
@@ -159,7 +175,7 @@ def tokenizer(source: Path, /, *, out: Out, call: Call = PLAIN) -> None:
             return import_tokenizer(source, out, reporter)
         return train_tokenizer(source, out, config, reporter)
 
-    _stage(TokenizerConfig(), call, make)
+    make_stage(TokenizerConfig(), call, make)
 
 
 @app.command(sort_key=6)
@@ -183,7 +199,7 @@ def pack(
     from gptwo.tokens.config import PackConfig
     from gptwo.tokens.pack import pack as run
 
-    _stage(PackConfig(), call, lambda *given: run(corpus, tokenizer, out, *given))
+    make_stage(PackConfig(), call, lambda *given: run(corpus, tokenizer, out, *given))
 
 
 @app.command(sort_key=7)
@@ -225,7 +241,7 @@ def train(
         tokenizer=tokenizer,
         out=out,
         accept_changes=accept_change,
-        reporter=_reporter(call),
+        reporter=reporter_for(call),
     )
     print_result({"checkpoint": str(checkpoint)}, call)
 
@@ -265,21 +281,22 @@ def evaluate(
     from gptwo.recipes import BUILT_IN_TASKS, PAPER_TASKS
     from gptwo.zeroshot.run import evaluate as run
 
+    loaded, reporter = load(model), reporter_for(call)
     data = data or _default_data()
     corpus = corpus or (model / "corpus" if (model / "corpus").exists() else None)
     wanted = tasks or (BUILT_IN_TASKS if corpus else ()) + (PAPER_TASKS if data else ())
     if not wanted:
         raise UsageError("no task has its data", remedy="give --data DIR or --corpus DIR")
     results = run(
-        load(model),
+        loaded,
         list(wanted),
         out=out or model / "scores",
         data=data,
         corpus=corpus,
         config=config,
-        reporter=_reporter(call),
+        reporter=reporter,
     )
-    print_result({name: result.metrics for name, result in results.items()}, call)
+    print_scores(results, call)
 
 
 @app.command(sort_key=9)
@@ -301,13 +318,16 @@ def sample(
     n
         How many continuations.
     """
+    from gptwo.config import with_settings
+
+    config = with_settings(config, call.set)
     if call.dry_run:
         return print_settings(config)
     from gptwo.language_model import load
     from gptwo.text.generate import print_samples
 
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
-    loaded, reporter = load(model), _reporter(call)
+    loaded, reporter = load(model), reporter_for(call)
     print_samples(
         loaded.model, loaded.tokenizer, text, config, n=n, as_json=call.json, reporter=reporter
     )
@@ -330,9 +350,11 @@ def report(
     out
         The page; RUN/report.html when not given.
     """
+    if has_only_settings(call):
+        return
     from gptwo.report.page import write_report
 
-    print_result({"report": str(write_report(run, out, _reporter(call)))}, call)
+    print_result({"report": str(write_report(run, out, reporter_for(call)))}, call)
 
 
 @app.command(sort_key=11)
@@ -344,6 +366,8 @@ def verify(folder: Path, /, *, call: Call = PLAIN) -> None:
     folder
         A run folder or any folder with a manifest.json.
     """
+    if has_only_settings(call):
+        return
     from gptwo.artifacts import verify as check
 
     print_result(check(folder), call)
@@ -352,26 +376,11 @@ def verify(folder: Path, /, *, call: Call = PLAIN) -> None:
 @app.command(sort_key=12)
 def doctor(*, call: Call = PLAIN) -> None:
     """This machine, versions, model sizes, extras and what a missing one would enable."""
+    if has_only_settings(call):
+        return
     from gptwo.doctor import examine
 
     print_result(examine(), call)
-
-
-def _stage(config: Any, call: Call, make: Callable[[Any, Reporter], Any]) -> None:
-    """Resolve the settings, make one folder, print its counts."""
-    from gptwo.config import with_settings
-
-    config = with_settings(config, call.set)
-    if call.dry_run:
-        return print_settings(config)
-    manifest = make(config, _reporter(call))
-    print_result({"fingerprint": manifest.fingerprint, **manifest.counts}, call)
-
-
-def _reporter(call: Call) -> Reporter:
-    reporter = Reporter(quiet=call.quiet)
-    reporter.listen()
-    return reporter
 
 
 def _default_data(recipe: str = "") -> Path | None:
@@ -381,6 +390,8 @@ def _default_data(recipe: str = "") -> Path | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every failure becomes two lines on stderr and an exit code."""
+    if arguments is None:  # a process of its own: until a reporter listens, SIGTERM is Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return answer(app, list(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -39,7 +39,7 @@ def _parse(text: str) -> Any:
     except json.JSONDecodeError:
         if text in ("True", "False"):
             return text == "True"
-        return None if text in ("None", "none") else text
+        return None if text == "None" else text  # "none" is the name of a choice
 
 
 def _assign(kind: type, values: dict[str, Any], name: str, value: Any) -> None:

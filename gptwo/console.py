@@ -143,6 +143,8 @@ def answer(app: App, words: list[str]) -> int:
 
 def _understood(app: App, words: list[str]) -> Callable[[], Any]:
     """The command in `words`, ready to be called; what does not fit it is a `UsageError`."""
+    if "-" in words and "--" not in words:  # it would be taken for an option
+        words = [*(word for word in words if word != "-"), "--", "-"]
     try:
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except (CycloptsError, ValueError) as error:  # ValueError: a setting out of its range
@@ -174,9 +176,11 @@ def fail(error: GptwoError, words: Sequence[str]) -> int:
         fault = {"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code}
         with suppress(OSError):  # the reader may have gone, the disk may be full
             print(json.dumps(fault, ensure_ascii=False), flush=True)
-    sys.stderr.write(f"error: {_one_line(error.message)}\n")
+    lines = f"error: {_one_line(error.message)}\n"
     if error.remedy:
-        sys.stderr.write(f"try:   {_one_line(error.remedy)}\n")
+        lines += f"try:   {_one_line(error.remedy)}\n"
+    with suppress(OSError):
+        sys.stderr.write(lines)
     return error.exit_code
 
 

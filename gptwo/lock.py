@@ -12,20 +12,27 @@ from pathlib import Path
 from gptwo.errors import ResourceError, UsageError
 
 LOCK = ".lock"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process. A lock left by a dead process of this host is taken over."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    """Hold `folder` for this process. A lock left by a dead process of this host is taken over.
+
+    A folder that is made for it and stays empty is removed again.
+    """
+    refuse_file(folder)
+    path, is_new = folder / LOCK, not folder.exists()
     mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
     while True:
         try:
-            with disk_errors(path), path.open("x", encoding="utf-8") as handle:
-                handle.write(mine)
+            with disk_errors(path):
+                folder.mkdir(parents=True, exist_ok=True)
+                with path.open("x", encoding="utf-8") as handle:
+                    handle.write(mine)
             break
+        except FileNotFoundError:  # another process has just removed the folder it had made
+            continue
         except FileExistsError:
             if _held_by_us(path):  # a stage inside a run that holds the same folder
                 yield
@@ -34,6 +41,16 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def refuse_file(folder: Path) -> None:
+    """A `UsageError` where a file lies in the way of `folder`."""
+    found = existing_parent(folder)
+    if not found.is_dir():
+        raise UsageError(f"{found} is a file, expected a folder", remedy="choose another --out")
 
 
 def _held_by_us(path: Path) -> bool:
@@ -74,7 +91,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in DISK_FULL:
             free = shutil.disk_usage(existing_parent(path)).free
             raise ResourceError(
                 f"cannot write {path}: {error.strerror}, {free / 1e6:,.0f} MB free",

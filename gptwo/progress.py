@@ -18,6 +18,7 @@ from gptwo.errors import Interrupted
 
 PLAIN_INTERVAL_SECONDS = 5.0
 LIVE_INTERVAL_SECONDS = 0.2
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Bar:
@@ -128,18 +129,17 @@ class _SilentBar(Bar):
 SILENT = Reporter(quiet=True)
 
 
-def ignore_interrupts() -> None:
-    """For worker processes: Ctrl-C reaches the whole group, the parent alone decides."""
+def worker_process(parent: int = 0) -> None:
+    """The first thing a worker does: leave Ctrl-C to its parent, and do not outlive it (Linux).
+
+    Ctrl-C reaches the whole group of processes, but the parent alone decides. `parent` is the pid
+    that must still be there, where the worker knows it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def worker_process() -> None:
-    """The initializer of a pool: leave signals to the parent, and do not outlive it (Linux)."""
-    ignore_interrupts()
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() == 1:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent and os.getppid() != parent:  # it died before we asked
         os._exit(1)
 
 

@@ -163,6 +163,15 @@ def assemble(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Time for training. Size and settings named beside it are kept, the rest is chosen."""
+
+    seconds: float
+    size: str = ""
+    settings: tuple[str, ...] = ()  # those of model and training, "training.lr=3e-4"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelAndTraining:
     """What `gptwo train` resolves."""
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gptwo.artifacts import digest, fingerprint_inputs, read_json, read_manifest, write_json
-from gptwo.config import from_dict, to_dict
+from gptwo.config import from_dict, to_dict, with_settings
+from gptwo.errors import DataError
 from gptwo.progress import Reporter
-from gptwo.recipes import Recipe
+from gptwo.recipes import ModelAndTraining, Recipe
 
 RUN = "run.json"
 
@@ -40,6 +41,12 @@ class Run:
         self.folder, self.recipe, self.reporter = folder, recipe, reporter
         path = folder / RUN
         self.state: dict[str, Any] = read_json(path) if path.exists() else {"stages": {}}
+        known = self.state.get("stages") if isinstance(self.state, dict) else None
+        if not isinstance(known, dict) or not all(isinstance(e, dict) for e in known.values()):
+            raise DataError(
+                f"{path} is not the record of a run",
+                remedy="restore it, or delete it to make every stage anew",
+            )
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -129,7 +136,7 @@ def _make_tokens(run: Run) -> str:
 
 def _training_settings(run: Run) -> dict[str, Any]:
     """Both configs; under a budget, the choice made once for these tokens and this budget."""
-    budget = run.state["budget_seconds"]
+    budget = run.state["budget"]
     if not budget:
         return {"model": to_dict(run.recipe.model), "training": to_dict(run.recipe.training)}
     asked = digest({"budget": budget, "tokens": run.fingerprint("tokens")})
@@ -140,17 +147,19 @@ def _training_settings(run: Run) -> dict[str, Any]:
 
         tokens = read_manifest(run.path("tokens"))
         made = choose(
-            budget,
+            budget["seconds"],
             tokens.details["vocab_size"],
             tokens.counts["train"]["tokens"],
             here(),
             run.reporter,
+            size=budget["size"],
         )
+        settings = ModelAndTraining(model=made.model, training=made.training)
         run.state["choice"] = {
             "asked": asked,
             "size": made.size,
             "measured": made.measured,
-            "settings": {"model": to_dict(made.model), "training": to_dict(made.training)},
+            "settings": to_dict(with_settings(settings, budget["settings"])),
         }
         run.save()
     return run.state["choice"]["settings"]

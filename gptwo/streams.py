@@ -75,13 +75,15 @@ class _Capped(io.RawIOBase):
     """A decompressing stream that refuses to expand without end."""
 
     def __init__(self, stream: Any, compressed: IO[bytes]) -> None:
-        self._stream, self._compressed, self._bytes = stream, compressed, 0
+        # read1: what comes before damage must not be lost with it
+        self._read = getattr(stream, "read1", stream.read)
+        self._compressed, self._bytes = compressed, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
+        data = self._read(len(buffer))
         buffer[: len(data)] = data
         self._bytes += len(data)
         if self._bytes > max(RATIO_FREE_BYTES, MAX_RATIO * self._compressed.tell()):

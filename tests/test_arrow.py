@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import tiny_arrow
 import torch
-from tiny_arrow import arguments, content, copy_run, reproduce
+from tiny_arrow import SETTINGS, arguments, content, copy_run, reproduce
 
 import gptwo
 from gptwo.artifacts import read_json, verify
+from gptwo.cli import main
 from gptwo.tokens.shards import open_shards
 from gptwo.zeroshot.log import read_samples
 
@@ -210,15 +210,17 @@ def stopped_after(seconds: float, number: int, words: list[str]) -> tuple[int, s
 
 
 def test_a_budget_chooses_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [word for word in arguments(tmp_path / "run", "--budget", "4s") if word != "--quiet"]
-    assert tiny_arrow.main(words) == 0
+    words = [w for w in arguments(tmp_path / "run", "--budget", "4s") if w != "--quiet"]
+    assert main(words) == 0
     said = capsys.readouterr().err
-    assert "budget 4.0s: this machine trains size" in said
+    assert "budget 4.0s: this machine trains size femto" in said
     chosen = read_json(tmp_path / "run/run.json")["choice"]
     plan = read_json(tmp_path / "run/training.json")
     assert chosen["settings"]["training"] == plan["training"]
-    assert chosen["measured"]["tokens_per_second"][chosen["size"]] > 0
-    assert tiny_arrow.main(words) == 0  # the choice stands: nothing is measured again
+    assert chosen["measured"]["tokens_per_second"]["femto"] > 0
+    # What was named is kept: the size, and settings of model and training.
+    assert plan["training"]["steps"] == SETTINGS["training.steps"] and "nano" not in said
+    assert main(words) == 0  # the choice stands: nothing is measured again
     assert "this machine trains" not in capsys.readouterr().err
 
 
@@ -242,11 +244,11 @@ def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "exists and is not a run folder" in capsys.readouterr().err
     assert reproduce(other / "thesis.txt") == 2
     assert "is a file, expected a folder" in capsys.readouterr().err
-    assert tiny_arrow.main(["reproduce", "laptop", "--out", str(tmp_path / "new")]) == 2
+    assert main(["reproduce", "laptop", "--out", str(tmp_path / "new")]) == 2
     assert "has nothing to read" in capsys.readouterr().err
-    assert tiny_arrow.main(["reproduce", "labtop"]) == 2
+    assert main(["reproduce", "labtop"]) == 2
     assert "recipes are: demo, laptop" in capsys.readouterr().err
-    assert tiny_arrow.main(["reproduce", "laptop", str(tmp_path / "none.txt")]) == 3
+    assert main(["reproduce", "laptop", str(tmp_path / "none.txt")]) == 3
     assert "none.txt does not exist" in capsys.readouterr().err
     assert reproduce(tmp_path / "new", "--data", str(tmp_path / "none")) == 3
     assert "none/eval does not exist" in capsys.readouterr().err

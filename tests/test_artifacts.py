@@ -21,6 +21,7 @@ from gptwo.artifacts import (
     atomic_write,
     differences,
     fingerprint_inputs,
+    label_paths,
     open_folder,
     read_manifest,
     sha256_file,
@@ -132,13 +133,19 @@ def test_missing_truncated_and_wrong_folders_are_named(tmp_path: Path) -> None:
 def test_fingerprints_follow_content(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     before = fingerprint_inputs([tmp_path / "a.txt"])
-    assert before == {str(tmp_path / "a.txt"): sha256_file(tmp_path / "a.txt")}
+    assert before == {"a.txt": sha256_file(tmp_path / "a.txt")}  # wherever it lies
     make(tmp_path / "out")
     assert list(fingerprint_inputs([tmp_path / "out"]).values()) == [
         read_manifest(tmp_path / "out").fingerprint
     ]
     with pytest.raises(DataError, match=r"missing\.txt does not exist"):
         fingerprint_inputs([tmp_path / "missing.txt"])
+
+
+def test_paths_are_labelled_by_as_much_as_tells_them_apart(tmp_path: Path) -> None:
+    a, b, c = tmp_path / "x/a.txt", tmp_path / "y/a.txt", tmp_path / "y/c.txt"
+    assert label_paths([c, a]) == {a: "a.txt", c: "c.txt"}
+    assert label_paths([a, b, c, c]) == {a: str(a), b: str(b), c: "c.txt"}
 
 
 def test_differences_name_nested_fields() -> None:

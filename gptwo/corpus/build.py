@@ -15,7 +15,7 @@ from gptwo.corpus.language import language_file
 from gptwo.corpus.pool import Job, Pool, Task
 from gptwo.corpus.read import read_unit, shards_of
 from gptwo.corpus.rules import rules_file
-from gptwo.corpus.sources import Unit, find_units, label_sources
+from gptwo.corpus.sources import Unit, find_units
 from gptwo.corpus.wikipedia import wikipedia_file
 from gptwo.errors import DataError
 from gptwo.progress import SILENT, Reporter
@@ -40,9 +40,7 @@ def build_corpus(
         ResourceError: the disk is full, or a worker dies without a document to blame.
     """
     units = find_units(sources)
-    labels = label_sources(sources)
-    prints = fingerprint_inputs(list(labels))
-    inputs = {labels[path]: prints[str(path)] for path in labels}
+    inputs = fingerprint_inputs(sources)
     with stage(out, kind="corpus", config=to_dict(config), inputs=inputs) as made:
         if made.done:
             return made.done

@@ -5,7 +5,6 @@ task is done again, and if it dies twice at the same document, once more without
 outlives its parent.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,12 +19,11 @@ from typing import Any
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.errors import ResourceError
-from gptwo.progress import Reporter, ignore_interrupts
+from gptwo.progress import Reporter, worker_process
 
 TASKS_PER_WORKER = 16  # HTML parsers keep heap; a fresh process gives it back
 DEATHS_PER_TASK = 8  # with so many, it is not the documents
 POLL_SECONDS = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +158,7 @@ class _Worker:
 
 def serve(connection: Connection) -> None:
     """What a worker process does all its life."""
-    ignore_interrupts()
-    die_with_parent()
+    worker_process()
     with suppress(EOFError, OSError):
         while True:
             job, task, config = connection.recv()
@@ -170,11 +167,3 @@ def serve(connection: Connection) -> None:
                 connection.send(None)
             except Exception as error:
                 connection.send(error)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone, however it went (Linux)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os._exit(1)

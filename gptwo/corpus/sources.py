@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptwo.artifacts import label_paths
 from gptwo.errors import DataError
 from gptwo.streams import DAMAGE, decompressed
 
@@ -32,22 +33,9 @@ def find_units(sources: list[Path]) -> list[Unit]:
     """
     if not sources:
         raise DataError("no source was given", remedy=f"name at least one: {FORMATS}")
-    labels = label_sources(sources)
+    labels = label_paths(sources)
     units = [unit for path in labels for unit in _units(path, labels[path])]
     return sorted(units, key=lambda unit: (unit.label, str(unit.path)))
-
-
-def label_sources(sources: list[Path]) -> dict[Path, str]:
-    """path -> its last part, or as much of the path as tells it from the other sources.
-
-    A label goes into the documents, so it must not tell where the folder happens to lie.
-    """
-    unique = sorted(set(sources))
-    names = [path.resolve().name for path in unique]
-    return {
-        path: name if names.count(name) == 1 else str(path)
-        for path, name in zip(unique, names, strict=True)
-    }
 
 
 def _units(path: Path, label: str) -> list[Unit]:
@@ -102,14 +90,7 @@ def file_kind(path: Path) -> str:
     """`pages`-free kinds: warc, arc, tar, parquet, jsonl, html or text, by the first bytes."""
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", remedy=f"a source is {FORMATS}")
-    try:
-        with decompressed(path) as handle:
-            head = handle.read(_HEAD_BYTES)
-    except DAMAGE as damage:
-        raise DataError(
-            f"{path} cannot be decompressed: {damage}", remedy="get the file again"
-        ) from damage
-    kind = content_kind(head)
+    kind = content_kind(_head(path))
     if kind == "pointer":
         raise DataError(
             f"{path} is a Git LFS pointer, not the file", remedy="fetch it with git lfs pull"
@@ -127,6 +108,21 @@ def file_kind(path: Path) -> str:
             remedy="write one object a line, with the field text",
         )
     return kind
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, decompressed; fewer where the file is cut short."""
+    head = b""
+    try:
+        with decompressed(path) as handle:
+            while len(head) < _HEAD_BYTES and (more := handle.read1(_HEAD_BYTES)):
+                head += more
+    except DAMAGE as damage:
+        if not head:
+            raise DataError(
+                f"{path} cannot be decompressed: {damage}", remedy="get the file again"
+            ) from damage
+    return head
 
 
 def content_kind(head: bytes) -> str:

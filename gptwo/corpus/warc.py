@@ -43,23 +43,28 @@ def read_warc(path: Path, max_bytes: int) -> Iterator[Response]:
     """Every page of a WARC file, in order; requests, metadata and DNS records are passed over."""
     wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
     with path.open("rb") as handle:
+        plain = handle.read(2) != b"\x1f\x8b"
         start: int | None = 0
-        last, lost = 0, False
+        last, lost, ended = 0, False, False
         while start is not None:
             handle.seek(start)
-            last = start
+            last = following = start
             try:
                 for record in ArchiveIterator(handle, record_types=wanted, parse_http=False):
-                    last, lost = max(start, record.stream_pos), False
+                    if ended and not lost:  # the library had stopped before the end
+                        yield _damaged(start, "unreadable until here")
+                    last, lost, ended = max(start, record.stream_pos), False, False
+                    following = last + (record.content_length if plain else 0)
                     response = _response(record, max_bytes)
                     if response is not None:
                         yield response
-                return
+                        lost = response.problem == "damaged"
+                ended = True
             except OSError as damage:
                 if not lost:  # one run of damage counts once
                     yield _damaged(last, str(damage))
-                lost = True
-            start = _next_record(handle, last + 1)
+                lost, following = True, last
+            start = _next_record(handle, following + 1)
 
 
 def _next_record(handle: IO[bytes], start: int) -> int | None:

@@ -1,8 +1,9 @@
 """Serving the demo web on loopback: one process, every host by its Host header.
 
-`python -m gptwo.demo.server FOLDER` prints its port and serves until its parent is gone.
+`python -m gptwo.demo.server FOLDER PARENT` prints its port and serves until its parent is gone.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ NEVER_SECONDS = 3600.0
 def serve_demo_web(folder: Path) -> Iterator[str]:
     """Serve the demo web in `folder` from a child process; yields "127.0.0.1:PORT"."""
     open_folder(folder, "demoweb")
-    command = [sys.executable, "-m", "gptwo.demo.server", str(folder)]
+    command = [sys.executable, "-m", "gptwo.demo.server", str(folder), str(os.getpid())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         try:
@@ -39,11 +40,11 @@ def serve_demo_web(folder: Path) -> Iterator[str]:
             child.kill()
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, parent: int) -> None:
     """The child process."""
     import uvicorn
 
-    worker_process()
+    worker_process(parent)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
@@ -92,4 +93,4 @@ def make_app(folder: Path) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -6,6 +6,7 @@ distinct words, not the length of the corpus. The merging itself runs in C where
 
 import heapq
 import multiprocessing
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -54,7 +55,7 @@ def train_tokenizer(
 def import_tokenizer(source: Path, out: Path, reporter: Reporter = SILENT) -> Manifest:
     """Take over an existing vocabulary (encoder.json and vocab.bpe, or tokenizer.json)."""
     files = [source / name for name in (VOCAB, MERGES, HF) if (source / name).exists()]
-    inputs = {Path(name).name: value for name, value in fingerprint_inputs(files).items()}
+    inputs = fingerprint_inputs(files)
     tokenizer = Tokenizer.load(source)
     with stage(out, kind="tokenizer", config={"source": "imported"}, inputs=inputs) as made:
         return made.done or _commit(made, tokenizer, {"ties": "unknown"})
@@ -72,7 +73,9 @@ def count_pieces(files: list[Path], reporter: Reporter = SILENT) -> Counter[str]
     total: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(mp_context=context, initializer=worker_process) as pool,
+        ProcessPoolExecutor(
+            mp_context=context, initializer=worker_process, initargs=(os.getpid(),)
+        ) as pool,
         reporter.bar("tokenizer: count", len(files), "files") as bar,
     ):
         jobs = [pool.submit(count_file, path) for path in files]

@@ -48,11 +48,13 @@ def choose(
     corpus_tokens: int,
     world: World,
     reporter: Reporter = SILENT,
+    *,
+    size: str = "",
 ) -> Choice:
     """The largest size worth training for `budget_seconds` on `corpus_tokens` tokens.
 
     Climbs from the smallest size, timing a few real steps of each (20 seconds in all), until one
-    would see too few tokens.
+    would see too few tokens. With `size` it is that one, for as many tokens as the time allows.
     """
     if budget_seconds <= 0:
         raise UsageError(f"a budget of {budget_seconds:g} s is no time", remedy="name one as 10m")
@@ -63,19 +65,20 @@ def choose(
     deadline = time.monotonic() + MEASURING_SECONDS
     rates: dict[str, float] = {}
     best, flops = "", 0.0
-    for size, shape in _ladder(vocab_size).items():
+    ladder = {size: replace(SIZES[size], vocab_size=vocab_size)} if size else _ladder(vocab_size)
+    for name, shape in ladder.items():
         reporter.check()
         work = flops_per_token(shape) * micro_batch(shape, world) * shape.n_ctx
         if flops and time.monotonic() + 3 * work / flops > deadline:
-            rates[size] = flops / flops_per_token(shape)  # too slow to try: by arithmetic
+            rates[name] = flops / flops_per_token(shape)  # too slow to try: by arithmetic
         else:
-            rates[size] = measure(shape, world, min(deadline - time.monotonic(), 3.0))
-            flops = rates[size] * flops_per_token(shape)
-        tokens = min(rates[size] * seconds, MOST_EPOCHS * corpus_tokens)
+            rates[name] = measure(shape, world, min(deadline - time.monotonic(), 3.0))
+            flops = rates[name] * flops_per_token(shape)
+        tokens = min(rates[name] * seconds, MOST_EPOCHS * corpus_tokens)
         if best and tokens < TOKENS_PER_PARAMETER * shape.parameters():
             break
-        best = size
-    model = _ladder(vocab_size)[best]
+        best = name
+    model = ladder[best]
     training = settings(model, rates[best] * seconds, corpus_tokens, world)
     seen = training.steps * training.batch_tokens
     needed = seen / rates[best] / SHARE_FOR_STEPS
@@ -86,7 +89,7 @@ def choose(
         f"parameter, {seen / corpus_tokens:.1f} readings of the corpus, about {duration(needed)}"
     )
     reporter.say(sentence)
-    measured = {"tokens_per_second": {size: round(rate, 1) for size, rate in rates.items()}}
+    measured = {"tokens_per_second": {name: round(rate, 1) for name, rate in rates.items()}}
     return Choice(size=best, model=model, training=training, measured=measured, sentence=sentence)
 
 

@@ -29,7 +29,7 @@ from gptwo.training.checkpoint import State, is_due
 from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
 from gptwo.training.optim import adamw, learning_rate, set_rate
-from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan
+from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan, refuse_foreign
 from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
 from gptwo.world import World, here
 
@@ -77,6 +77,7 @@ def train(
     torch.set_num_threads(world.threads)  # sums are cut among threads: part of the result
     with lock(out), torch.random.fork_rng(), ExitStack() as files:
         # What is this run, and is it the one that was begun here?
+        refuse_foreign(out)
         vocabulary = Tokenizer.load(tokenizer)
         model = replace(model, vocab_size=vocabulary.vocab_size)
         data = read_manifest(tokens).fingerprint

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gptwo.artifacts import differences, read_json
+from gptwo.artifacts import MANIFEST, differences, read_json
 from gptwo.errors import ModelError, UsageError
 from gptwo.model.sizes import GPT2Config
 from gptwo.progress import Reporter
@@ -18,6 +18,23 @@ from gptwo.world import World
 
 PLAN = "training.json"
 BINDING = ("training", "model", "inputs")  # the parts that determine every bit of the result
+
+
+def refuse_foreign(out: Path) -> None:
+    """A `UsageError` for a folder of files that no command of ours has made.
+
+    Training may begin beside other stages: it looks for a run, a stage or an earlier training.
+    """
+    present = sorted(
+        path.name
+        for path in out.iterdir()
+        if not path.name.startswith(".") and ".tmp-" not in path.name
+    )
+    ours = {PLAN, "run.json", "checkpoints"} & set(present) or any(out.glob(f"*/{MANIFEST}"))
+    if present and not ours:
+        raise UsageError(
+            f"{out} exists and holds other files ({present[0]})", remedy="choose another --out"
+        )
 
 
 def make_plan(

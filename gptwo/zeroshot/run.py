@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
-from gptwo.artifacts import digest, lock, remove_leftovers, write_json
+from gptwo.artifacts import LOCK, differences, digest, lock, remove_leftovers, write_json
 from gptwo.errors import DataError, ModelError, UsageError
 from gptwo.model.gpt2 import GPT2
 from gptwo.progress import SILENT, Reporter
@@ -63,7 +63,8 @@ def evaluate(
     """Run zero-shot tasks; writes out/TASK.json and out/TASK.samples.jsonl.zst (paper section 3).
 
     `data` holds eval/lambada/... and so on, `corpus` is a finished corpus for the built-in tasks.
-    A result in `out` of the same weights, tokenizer, protocol and data is taken as it is. A task
+    A result in `out` of the same weights, tokenizer, protocol and data is taken as it is, one of
+    other weights is replaced, one of the same weights by other settings refuses the folder. A task
     whose data is missing or damaged does not stop the others: `DataError` is raised after them.
     """
     tasks = list(dict.fromkeys(tasks))
@@ -77,11 +78,13 @@ def evaluate(
     results: dict[str, TaskResult] = {}
     failed: dict[str, DataError] = {}
     with lock(out):
+        _refuse_foreign(out)
         remove_leftovers(out)
         plans = {}
         for name in tasks:
             try:
                 plans[name] = _plan(name, model, bench)
+                _refuse_other_settings(out, plans[name])
             except DataError as error:
                 reporter.say(f"{name}: left out, {error.message}")
                 failed[name] = error
@@ -117,9 +120,19 @@ def _check(model: Subject, tasks: list[str], config: EvalConfig) -> None:
         )
     if config.window > shape.n_ctx:
         raise UsageError(
-            f"evaluation.window is {config.window}, the model sees {shape.n_ctx} tokens",
+            f"window is {config.window}, the model sees {shape.n_ctx} tokens",
             remedy="make it smaller, or 0 for the model's context",
         )
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Nothing is touched in a folder that holds other files than results."""
+    for path in sorted(out.iterdir()):
+        ours = path.name.endswith((".json", ".samples.jsonl.zst")) or ".tmp-" in path.name
+        if path.is_file() and path.name != LOCK and not ours:
+            raise UsageError(
+                f"{out} exists and holds other files ({path.name})", remedy="choose another --out"
+            )
 
 
 def _plan(name: str, model: Subject, bench: Bench) -> dict[str, Any]:
@@ -141,12 +154,33 @@ def _key(plan: dict[str, Any]) -> str:
 
 def _finished(out: Path, plan: dict[str, Any]) -> TaskResult | None:
     """The result already in `out`, if it is of this very plan."""
+    stored = _stored(out, plan["task"])
+    return stored if stored and _key(_made_of(stored)) == _key(plan) else None
+
+
+def _refuse_other_settings(out: Path, plan: dict[str, Any]) -> None:
+    """A trial with a limit must not take the place of a full result of the same model."""
+    stored = _stored(out, plan["task"])
+    if stored is None or _key({**_made_of(stored), "model": plan["model"]}) == _key(plan):
+        return
+    if _key({**plan, "model": stored.model}) == _key(plan):
+        old, new = ({k: v[k] for k in ("protocol", "data")} for v in (_made_of(stored), plan))
+        raise UsageError(
+            f"{out} holds {plan['task']} of this model by other settings "
+            f"({'; '.join(differences(old, new)[:3])})",
+            remedy="choose another --out, or delete those results first",
+        )
+
+
+def _stored(out: Path, task: str) -> TaskResult | None:
     try:
-        stored = read_result(out / f"{plan['task']}.json")
+        return read_result(out / f"{task}.json")
     except (DataError, FileNotFoundError):
         return None
-    made_of = {key: getattr(stored, key) for key in ("task", "protocol", "data", "model")}
-    return stored if _key(made_of) == _key(plan) else None
+
+
+def _made_of(result: TaskResult) -> dict[str, Any]:
+    return {key: getattr(result, key) for key in ("task", "protocol", "data", "model")}
 
 
 def read_result(path: Path) -> TaskResult:

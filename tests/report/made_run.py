@@ -334,7 +334,7 @@ def _describe(run: Path, demo: bool) -> None:
         "command": "gptwo reproduce laptop texts --out runs/made",
         "commit": "0123456789ab",
         "machine": machine,
-        "budget_seconds": 0,
+        "budget": None,
         "recipe": recipe,
         "choice": None,
         "stages": {

@@ -36,6 +36,13 @@ def test_more_time_buys_a_larger_model(machine: list[str]) -> None:
     assert names[0] == "femto" and len(set(names)) >= 4
 
 
+def test_a_size_that_was_named_is_kept(machine: list[str]) -> None:
+    choice = choose(6_000, 4096, 10**9, World(), size="nano")
+    assert choice.size == "nano" and machine == ["nano"]
+    rate = choice.measured["tokens_per_second"]["nano"]
+    assert 4_000 < choice.training.steps * choice.training.batch_tokens / rate <= 6_000
+
+
 def test_the_choice_keeps_its_rules(machine: list[str]) -> None:
     choice = chosen(6_000)
     tokens = choice.training.steps * choice.training.batch_tokens

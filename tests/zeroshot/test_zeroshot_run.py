@@ -94,17 +94,22 @@ def test_a_finished_result_is_reused(tiny, corpus: Path, tmp_path: Path, monkeyp
     assert first == again
 
 
-@pytest.mark.parametrize("what", ["weights_sha256", "tokenizer_fingerprint", "dtype", "config"])
+@pytest.mark.parametrize("what", ["weights_sha256", "tokenizer_fingerprint", "dtype"])
 def test_a_result_of_something_else_is_not(tiny, corpus: Path, tmp_path: Path, what: str) -> None:
     evaluate(tiny, ["cloze"], out=tmp_path / "s", corpus=corpus, config=QUICK)
     before = (tmp_path / "s" / "cloze.samples.jsonl.zst").read_bytes()
-    config = replace(QUICK, seed=7) if what == "config" else QUICK
-    if what != "config":
-        tiny.description = {**tiny.description, what: "other"}
-    result = evaluate(tiny, ["cloze"], out=tmp_path / "s", corpus=corpus, config=config)["cloze"]
+    tiny.description = {**tiny.description, what: "other"}
+    result = evaluate(tiny, ["cloze"], out=tmp_path / "s", corpus=corpus, config=QUICK)["cloze"]
     assert result.model == tiny.description
     assert (tmp_path / "s" / "cloze.samples.jsonl.zst").read_bytes() != before
     assert read_result(tmp_path / "s" / "cloze.json") == result
+
+
+def test_a_trial_takes_no_results_place(tiny, corpus: Path, tmp_path: Path) -> None:
+    first = evaluate(tiny, ["cloze"], out=tmp_path, corpus=corpus, config=QUICK)
+    with pytest.raises(UsageError, match=r"cloze of this model by other settings \(protocol.limit"):
+        evaluate(tiny, ["cloze"], out=tmp_path, corpus=corpus, config=replace(QUICK, limit=3))
+    assert evaluate(tiny, ["cloze"], out=tmp_path, corpus=corpus, config=QUICK) == first
 
 
 def test_a_damaged_result_is_made_again(tiny, corpus: Path, tmp_path: Path) -> None:
