@@ -1,7 +1,6 @@
 """The commands, in arrow order. Each parses, calls one function and prints one result."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -390,8 +389,8 @@ def _default_data(recipe: str = "") -> Path | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every failure becomes two lines on stderr and an exit code."""
-    if arguments is None:  # a process of its own: until a reporter listens, SIGTERM is Ctrl-C
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments is None:  # a process of its own
+        Reporter.listen_early()
     return answer(app, list(sys.argv[1:] if arguments is None else arguments))
 
 

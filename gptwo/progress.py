@@ -71,6 +71,8 @@ class Reporter:
     and raises `Interrupted`. A second signal exits at once: what was committed stays intact.
     """
 
+    asked_early = False  # a signal came before any reporter listened
+
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.stop_requested = False
@@ -108,8 +110,23 @@ class Reporter:
                 remedy="run the same command again to continue",
             )
 
+    @classmethod
+    def listen_early(cls) -> None:
+        """Make SIGINT and SIGTERM a KeyboardInterrupt until a reporter listens.
+
+        Modules being imported may swallow one; the reporter then knows of it all the same.
+        """
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            cls.asked_early = True
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+
     def listen(self) -> None:
         """Take SIGINT and SIGTERM from now on. Only the command line calls this."""
+        self.stop_requested = self.asked_early
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self.stop_requested:

@@ -1,5 +1,6 @@
 """Progress speaks on stderr; a stop is asked for once and obeyed."""
 
+import signal
 import subprocess
 import sys
 
@@ -58,3 +59,19 @@ def test_check_raises_only_when_asked() -> None:
     reporter.stop_requested = True
     with pytest.raises(Interrupted):
         reporter.check()
+
+
+def test_a_signal_that_an_import_swallowed_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reporter, "asked_early", False)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        Reporter.listen_early()
+        with pytest.raises(KeyboardInterrupt):  # whoever catches it ...
+            signal.raise_signal(signal.SIGTERM)
+        reporter = Reporter(quiet=True)
+        reporter.listen()
+        with pytest.raises(Interrupted):  # ... the work stops all the same
+            reporter.check()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

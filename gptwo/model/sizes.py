@@ -36,7 +36,7 @@ class GPT2Config:
 # The four of the paper (table 2), and a ladder for processors: learned vocabularies are smaller
 # there, so parameter counts follow the vocabulary. Head width is 32 below the released sizes.
 SIZES: dict[str, GPT2Config] = {
-    "femto": GPT2Config(n_layer=2, n_head=2, n_embd=64, n_ctx=128),
+    "femto": GPT2Config(n_layer=2, n_head=2, n_embd=64, n_ctx=256),
     "nano": GPT2Config(n_layer=3, n_head=4, n_embd=128, n_ctx=256),
     "micro": GPT2Config(n_layer=4, n_head=6, n_embd=192, n_ctx=256),
     "mini": GPT2Config(n_layer=6, n_head=8, n_embd=256, n_ctx=256),

@@ -53,13 +53,14 @@ def collect_links(
                 for path in files:
                     choice.read_file(path, bar, reporter)
             choice.flush()
-        reasons = dict(sorted(choice.reasons.items()))
-        if not choice.kept:
-            why = ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())
-            raise DataError(
-                f"no link of {choice.read:,} is kept ({why})",
-                remedy="give other files, or loosen the rules",
-            )
+            reasons = dict(sorted(choice.reasons.items()))
+            if not choice.kept:
+                why = ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())
+                names = ", ".join(str(path) for path in files[:3]) + (", ..." if files[3:] else "")
+                raise DataError(
+                    f"{names}: no link of {choice.read:,} is kept ({why})",
+                    remedy="give other files, or loosen the rules",
+                )
         rows = [_row(choice.kept[key]) for key in sorted(choice.kept)]
         with atomic_write(made.folder / "links.parquet") as handle:
             pq.write_table(pa.Table.from_pylist(rows, LINKS), handle, compression="zstd")
