@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-MIN_WORDS, MAX_WORDS = 600, 1000  # of an article; it ends at a paragraph
+# Of an article, which ends at a paragraph: long enough for the 21 sentences of a cloze question.
+MIN_WORDS, MAX_WORDS = 1000, 1600
 
 
 @dataclass(frozen=True, kw_only=True)

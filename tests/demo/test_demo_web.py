@@ -128,8 +128,10 @@ def test_prose_stands_among_distractors(web: Path) -> None:
         if charset == "utf-8":
             assert all(paragraph in plain for paragraph in paragraphs)
         assert sum(f"<p>{p[:20]}" in plain for p in paragraphs) >= len(paragraphs) - 2
-        places = [plain.find(paragraph[:40]) for paragraph in paragraphs]
-        assert places == sorted(places), "in order"
+        at = 0
+        for paragraph in paragraphs:  # in order, though two may begin alike
+            at = plain.find(paragraph[:40], at) + 1
+            assert at or charset != "utf-8"
         for name, sentences in (("cookie", COOKIES), ("advert", ADVERTS), ("comment", COMMENTS)):
             seen[name] += any(sentence in plain for sentence in sentences)
         seen["menu"] += "<li><a href=" in html
@@ -174,9 +176,9 @@ def test_charsets_differ(web: Path) -> None:
 
 def test_no_two_articles_share_a_paragraph() -> None:
     stock = articles()
-    assert len({article.slug for article in stock}) == len(stock) > 3000
+    assert len({article.slug for article in stock}) == len(stock) > 1500
     assert {article.domain for article in stock} == {"speeches", "manual"}
-    assert all(300 <= len(article.text.split()) <= 2000 for article in stock)
+    assert all(500 <= len(article.text.split()) <= 3200 for article in stock)
     assert len({article.text for article in stock}) == len(stock)
 
 
