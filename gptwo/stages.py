@@ -162,7 +162,9 @@ def _training_settings(run: Run) -> dict[str, Any]:
             "settings": to_dict(with_settings(settings, budget["settings"])),
         }
         run.save()
-    return run.state["choice"]["settings"]
+    choice = run.state["choice"]
+    run.state["recipe"] |= {"size": choice["size"], **choice["settings"]}  # what is really done
+    return choice["settings"]
 
 
 def _make_training(run: Run) -> str:

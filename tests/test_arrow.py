@@ -217,6 +217,7 @@ def test_a_budget_chooses_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     chosen = read_json(tmp_path / "run/run.json")["choice"]
     plan = read_json(tmp_path / "run/training.json")
     assert chosen["settings"]["training"] == plan["training"]
+    assert read_json(tmp_path / "run/run.json")["recipe"]["training"] == plan["training"]
     assert chosen["measured"]["tokens_per_second"]["femto"] > 0
     # What was named is kept: the size, and settings of model and training.
     assert plan["training"]["steps"] == SETTINGS["training.steps"] and "nano" not in said
