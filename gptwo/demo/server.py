@@ -18,7 +18,7 @@ from gptwo.artifacts import open_folder
 from gptwo.errors import ResourceError
 from gptwo.progress import worker_process
 
-SLOW_SECONDS = 1.0
+SLOW_SECONDS = 0.5
 NEVER_SECONDS = 3600.0
 
 

