@@ -41,7 +41,7 @@ class Response:
 
 def read_warc(path: Path, max_bytes: int) -> Iterator[Response]:
     """Every page of a WARC file, in order; requests, metadata and DNS records are passed over."""
-    wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+    wanted = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion)
     with path.open("rb") as handle:
         plain = handle.read(2) != b"\x1f\x8b"
         start: int | None = 0
@@ -50,20 +50,23 @@ def read_warc(path: Path, max_bytes: int) -> Iterator[Response]:
             handle.seek(start)
             last = following = start
             try:
-                for record in ArchiveIterator(handle, record_types=wanted, parse_http=False):
+                for record in ArchiveIterator(handle, parse_http=False):
                     if ended and not lost:  # the library had stopped before the end
                         yield _damaged(start, "unreadable until here")
                     last, lost, ended = max(start, record.stream_pos), False, False
                     following = last + (record.content_length if plain else 0)
-                    response = _response(record, max_bytes)
+                    is_page = record.record_type in wanted
+                    response = _response(record, max_bytes) if is_page else None
                     if response is not None:
                         yield response
                         lost = response.problem == "damaged"
                 ended = True
             except OSError as damage:
-                if not lost:  # one run of damage counts once
-                    yield _damaged(last, str(damage))
-                lost, following = True, last
+                if not ended:  # after an end it may be the inside of the last record
+                    if not lost:  # one run of damage counts once
+                        yield _damaged(last, str(damage))
+                    lost = True
+                following = last
             start = _next_record(handle, following + 1)
 
 
