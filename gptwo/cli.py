@@ -18,6 +18,7 @@ from gptwo.console import (
     print_result,
     print_scores,
     print_settings,
+    read_prompt,
     reporter_for,
 )
 from gptwo.errors import UsageError
@@ -313,7 +314,7 @@ def sample(
     Parameters
     ----------
     prompt
-        Text to continue; "-" reads it from stdin; empty starts a document of its own.
+        Text to continue; "-" reads it from stdin, less one line end; empty starts a document.
     n
         How many continuations.
     """
@@ -325,7 +326,7 @@ def sample(
     from gptwo.language_model import load
     from gptwo.text.generate import print_samples
 
-    text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
+    text = read_prompt(prompt)
     loaded, reporter = load(model), reporter_for(call)
     print_samples(
         loaded.model, loaded.tokenizer, text, config, n=n, as_json=call.json, reporter=reporter

@@ -110,6 +110,13 @@ def print_scores(results: Mapping[str, TaskResult], call: Call) -> None:
                     print(f"    {kind}: {', '.join(beside)}")
 
 
+def read_prompt(prompt: str) -> str:
+    """A prompt as given; "-" stands for stdin, less the line end that `echo` puts there."""
+    if prompt != "-":
+        return prompt
+    return sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n")
+
+
 def parse_seconds(text: str) -> float:
     """`parse_seconds("10m") == 600`"""
     if not text:

@@ -336,7 +336,11 @@ def test_help_mentions_every_argument(name: str, call: Caller) -> None:
 def test_a_prompt_comes_from_stdin(
     bad: dict[str, Path], call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for given, read in ((b"The sea", "The sea"), (b"a\xff\0b", "a\ufffd\0b")):
+    for given, read in (
+        (b"The sea", "The sea"),
+        (b"a\xff\0b", "a\ufffd\0b"),
+        (b"by echo\n\n", "by echo\n"),
+    ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         told = call("sample", bad["run"], "-", "--max-tokens", "2", "--json", "--quiet")
         assert told.code == 0 and told.result["prompt"] == read
