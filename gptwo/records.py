@@ -15,29 +15,6 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """One page or text. `id` is the 128-bit hash of its text, 32 hex digits."""
-
-    id: str
-    url: str
-    text: str
-    score: int | None = None
-    date: str = ""
-    lang: str = ""
-    source: str = ""
-    meta: str = "{}"  # JSON
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dropped(Document):
-    """A document set aside, with the stage that did it and why."""
-
-    stage: str
-    reason: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
     """A two-sided 95% interval."""
 

@@ -3,10 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,15 +14,6 @@ class World:
     size: int = 1
     device: str = "cpu"
     threads: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-    def torch_device(self) -> "torch.device":
-        import torch
-
-        return torch.device(self.device)
 
 
 def here(*, device: str = "", threads: int = 0) -> World:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gptwo.artifacts import MANIFEST, damage, read_manifest, write_json
 from gptwo.artifacts import atomic_write as write
 from gptwo.errors import ModelError
@@ -42,10 +40,6 @@ class Tokenizer:
     def encode(self, text: str | bytes) -> list[int]:
         """Text -> ids. A literal `<|endoftext|>` in the text is text, never the special id."""
         return self._fast.encode(text)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Texts -> one array of ids each."""
-        return [np.asarray(self._fast.encode(text), dtype=np.uint32) for text in texts]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Ids -> bytes, exactly. Raises ModelError for an id outside the vocabulary."""

@@ -284,12 +284,6 @@ def test_ids_outside_the_vocabulary_are_named(learned: Tokenizer) -> None:
         assert error.value.exit_code == 4
 
 
-def test_a_batch_is_its_texts(learned: Tokenizer) -> None:
-    texts = ["one text", "", "another 日本"]
-    for array, text in zip(learned.encode_batch(texts), texts, strict=True):
-        assert array.dtype.name == "uint32" and array.tolist() == learned.encode(text)
-
-
 def test_pieces_are_joined_by_merges_in_order() -> None:
     """The example of the essay: earliest learned first, from the left, never across a cut."""
     reference = ReferenceBPE([(b"a", b"a"), (b"aa", b"a"), (b" ", b"a")])
