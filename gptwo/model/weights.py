@@ -4,7 +4,6 @@ Released names, released orientation, safetensors only. A pickle is never opened
 """
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,7 @@ def _check_hashes(folder: Path) -> None:
     if not (folder / MANIFEST).exists():
         return
     manifest = read_manifest(folder, error=ModelError)
-    ours = {name: manifest.files[name] for name in (CONFIG, WEIGHTS) if name in manifest.files}
-    problems = damage(folder, replace(manifest, files=ours))
+    problems = damage(folder, manifest, names=(CONFIG, WEIGHTS))
     if problems:
         raise ModelError(
             problems[0], remedy="restore the file, or delete this checkpoint to fall back"

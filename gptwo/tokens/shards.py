@@ -1,6 +1,6 @@
 """Token shards on disk: flat little-endian integers, memory-mapped."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,11 @@ def _dtype(folder: Path, details: dict[str, Any]) -> np.dtype:
 
 def _verified_names(folder: Path, manifest: Manifest, split: str) -> list[str]:
     """The split's .bin files in order. Only this split is hashed: the others are opened apart."""
-    files = {n: entry for n, entry in manifest.files.items() if n.startswith(f"{split}-")}
+    files = [name for name in manifest.files if name.startswith(f"{split}-")]
     names = sorted(name for name in files if name.endswith(".bin"))
     if split not in SPLITS or not names:
         raise DataError(f"{folder} has no split {split!r}", remedy=f"splits are {SPLITS}")
-    problems = damage(folder, replace(manifest, files=files))
+    problems = damage(folder, manifest, names=files)
     if problems:
         raise DataError(
             problems[0], remedy="restore the file from a copy or delete the folder and pack again"

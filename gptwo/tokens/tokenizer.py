@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,7 @@ def _check_hashes(folder: Path) -> None:
     if not (folder / MANIFEST).exists():
         return
     manifest = read_manifest(folder, error=ModelError)
-    ours = {name: manifest.files[name] for name in (VOCAB, MERGES, HF) if name in manifest.files}
-    problems = damage(folder, replace(manifest, files=ours))
+    problems = damage(folder, manifest, names=(VOCAB, MERGES, HF))
     if problems:
         raise ModelError(problems[0], remedy="restore the file or make the folder again")
 

@@ -7,7 +7,7 @@ whenever the process dies, the newest `step-*` folder is complete. It is also an
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +158,7 @@ def read_state(checkpoint: Path, *, hashes: bool = True) -> State:
     manifest = read_manifest(checkpoint, error=ModelError)
     problems = damage(checkpoint, manifest, hashes=hashes)
     if not hashes:  # this one is read now, and small
-        own = {name: entry for name, entry in manifest.files.items() if name == STATE}
-        problems = problems or damage(checkpoint, replace(manifest, files=own))
+        problems = problems or damage(checkpoint, manifest, names=[STATE])
     if manifest.kind != KIND:
         problems.insert(0, f"{checkpoint} holds {manifest.kind}, expected {KIND}")
     if problems:

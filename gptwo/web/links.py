@@ -81,6 +81,11 @@ class _Choice:
     read: int = 0
     waiting: list[dict] = field(default_factory=list)  # dropped, not yet written
 
+    def __post_init__(self) -> None:
+        own = map(str.lower, self.config.blocked_domains)
+        self.domains = BLOCKED[self.config.preset] | frozenset(own)
+        self.subreddits = frozenset(map(str.lower, self.config.blocked_subreddits))
+
     def read_file(self, path: Path, bar: Bar, reporter: Reporter) -> None:
         bad = count = 0
         example = ""
@@ -102,7 +107,7 @@ class _Choice:
     def take(self, submission: Submission, source: str) -> None:
         """Keep a submission's link, or note why not. Of one key the best link stays."""
         url = submission.url
-        reason = "unreadable" if submission.fault else why_not(submission, self.config)
+        reason = "unreadable" if submission.fault else self.why_not(submission)
         key = "" if reason and url_fault(url) else canonical_key(url)
         link = Link(url=url, key=key, score=submission.score, date=submission.date, source=source)
         if reason:
@@ -113,6 +118,31 @@ class _Choice:
             link, worse = sorted((link, other), key=_rank)
             self.drop(worse, "duplicate")
         self.kept[key] = link
+
+    def why_not(self, submission: Submission) -> str:
+        """The first rule a submission breaks, or ""."""
+        if submission.is_self:
+            return "self"
+        if submission.over_18:
+            return "over-18"
+        if submission.score is not None and submission.score < self.config.min_score:
+            return "low-score"
+        fault = url_fault(submission.url)
+        if fault:
+            return fault
+        if submission.date and not (
+            (not self.config.first_day or submission.date >= self.config.first_day)
+            and (not self.config.last_day or submission.date <= self.config.last_day)
+        ):
+            return "date"
+        if submission.subreddit in self.subreddits:
+            return "subreddit"
+        host = host_of(submission.url)
+        if is_wikipedia(host):
+            return "wikipedia"
+        if on_domain(host, self.domains):
+            return "domain"
+        return "not-text" if is_not_text(submission.url) else ""
 
     def drop(self, link: Link, reason: str) -> None:
         self.reasons[reason] += 1
@@ -137,30 +167,3 @@ def _rank(link: Link) -> tuple:
     """
     score = MIN_SCORE if link.score is None else link.score
     return (-score, len(link.url), link.url, link.date, link.source)
-
-
-def why_not(submission: Submission, config: LinksConfig) -> str:
-    """The first rule a submission breaks, or ""."""
-    if submission.is_self:
-        return "self"
-    if submission.over_18:
-        return "over-18"
-    if submission.score is not None and submission.score < config.min_score:
-        return "low-score"
-    fault = url_fault(submission.url)
-    if fault:
-        return fault
-    if submission.date and not (
-        (not config.first_day or submission.date >= config.first_day)
-        and (not config.last_day or submission.date <= config.last_day)
-    ):
-        return "date"
-    if submission.subreddit in map(str.lower, config.blocked_subreddits):
-        return "subreddit"
-    host = host_of(submission.url)
-    if is_wikipedia(host):
-        return "wikipedia"
-    own = frozenset(map(str.lower, config.blocked_domains))
-    if on_domain(host, BLOCKED[config.preset]) or on_domain(host, own):
-        return "domain"
-    return "not-text" if is_not_text(submission.url) else ""

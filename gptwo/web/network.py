@@ -21,8 +21,6 @@ class PrivateAddressError(Exception):
 
 # IPv6 addresses that end in an IPv4 address some gateway may unwrap: NAT64, IPv4-compatible.
 _EMBEDDING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
-
-
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # the only part of IPv6 that is public
 # Called global by the module ipaddress, yet ways into the services of a cloud's own machines.
 _REFUSED = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from web_site import (
+    PAGE,
     Site,
     endless,
     hang,
     moved,
     ok,
+    outcome_of,
     outcomes,
     records,
     reply,
@@ -27,14 +29,6 @@ from gptwo.errors import UsageError
 from gptwo.web.config import CrawlConfig
 from gptwo.web.fetch import _retry_after
 from gptwo.web.request import Answer
-
-PAGE = "http://a.example/page"
-
-
-def outcome_of(site: Site, tmp_path: Path, url: str = PAGE, **config: object) -> str:
-    run_crawl(site, tmp_path, [url], **config)
-    return outcomes(tmp_path / "pages")[url]
-
 
 # Pages
 

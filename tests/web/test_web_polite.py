@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from web_site import (
+    PAGE,
     Site,
     endless,
     hang,
     moved,
     ok,
+    outcome_of,
     outcomes,
     reply,
     robots,
@@ -18,14 +20,6 @@ from web_site import (
     run_crawl,
     send_then_close,
 )
-
-PAGE = "http://a.example/page"
-
-
-def outcome_of(site: Site, tmp_path: Path, url: str = PAGE, **config: object) -> str:
-    run_crawl(site, tmp_path, [url], **config)
-    return outcomes(tmp_path / "pages")[url]
-
 
 # robots.txt
 

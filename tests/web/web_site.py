@@ -208,3 +208,11 @@ def records(folder: Path) -> list[Record]:
                     )
                 )
     return found
+
+
+PAGE = "http://a.example/page"
+
+
+def outcome_of(site: Site, tmp_path: Path, url: str = PAGE, **config: object) -> str:
+    run_crawl(site, tmp_path, [url], **config)
+    return outcomes(tmp_path / "pages")[url]
