@@ -1,0 +1,246 @@
+"""From tokens to a model, its results, its text and other tools' files."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gptwo.cli.options import PLAIN, Model, Out, default_data
+from gptwo.console import (
+    Call,
+    has_only_settings,
+    print_result,
+    print_scores,
+    print_settings,
+    read_prompt,
+    reporter_for,
+)
+from gptwo.errors import UsageError
+from gptwo.text.config import SampleConfig
+
+SAMPLING = SampleConfig()
+
+
+def train(
+    tokens: Path,
+    /,
+    *,
+    tokenizer: Path,
+    out: Out,
+    size: str = "micro",
+    accept_change: tuple[str, ...] = (),
+    call: Call = PLAIN,
+) -> None:
+    """Token shards -> checkpoints; run it again to go on after a stop or a kill.
+
+    Parameters
+    ----------
+    tokens
+        A folder made by `gptwo pack`.
+    tokenizer
+        The tokenizer the tokens were made with.
+    size
+        Model size; see `gptwo doctor`.
+    accept_change
+        A setting that may differ from the interrupted run's, by name.
+    """
+    from gptwo.config import with_settings
+    from gptwo.recipes import ModelAndTraining, model_of_size
+
+    config = with_settings(ModelAndTraining(model=model_of_size(size)), call.set)
+    if call.dry_run:
+        return print_settings(config)
+    from gptwo.training.loop import train as run
+
+    checkpoint = run(
+        config.training,
+        config.model,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        out=out,
+        accept_changes=accept_change,
+        reporter=reporter_for(call),
+    )
+    print_result({"checkpoint": str(checkpoint)}, call)
+
+
+def evaluate(
+    model: Model,
+    tasks: tuple[str, ...] = (),
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    data: Path | None = None,
+    corpus: Path | None = None,
+    call: Call = PLAIN,
+) -> None:
+    """The paper's zero-shot tasks and the built-in ones, with intervals and baselines.
+
+    Parameters
+    ----------
+    tasks
+        lambada, wikitext2, ptb, wsc273 (need --data); cloze, lastword, heldout (need a corpus).
+        Without any: all whose data is there.
+    out
+        Where results go. Default: MODEL/scores; for a released name runs/NAME/scores.
+    data
+        Folder with evaluation sets under eval/. Default: $GPTWO_DATA.
+    corpus
+        Corpus whose held-out split makes the built-in tasks. Default: the run's own.
+    """
+    from gptwo.config import with_settings
+    from gptwo.zeroshot.config import EvalConfig
+
+    config = with_settings(EvalConfig(), call.set)
+    if call.dry_run:
+        return print_settings(config)
+    from gptwo.language_model import load
+    from gptwo.recipes import BUILT_IN_TASKS, PAPER_TASKS
+    from gptwo.zeroshot.run import evaluate as run
+
+    reporter = reporter_for(call)
+    loaded = load(model, reporter=reporter)
+    data = data or default_data()
+    corpus = corpus or (model / "corpus" if (model / "corpus").exists() else None)
+    wanted = tasks or (BUILT_IN_TASKS if corpus else ()) + (PAPER_TASKS if data else ())
+    if not wanted:
+        raise UsageError("no task has its data", remedy="give --data DIR or --corpus DIR")
+    results = run(
+        loaded,
+        list(wanted),
+        out=out or (model if model.exists() else Path("runs") / model) / "scores",
+        data=data,
+        corpus=corpus,
+        config=config,
+        reporter=reporter,
+    )
+    print_scores(results, call)
+
+
+def sample(
+    model: Model,
+    prompt: str = "",
+    /,
+    *,
+    n: int = 1,
+    config: Annotated[SampleConfig, Parameter(name="*")] = SAMPLING,
+    call: Call = PLAIN,
+) -> None:
+    """Text from a model, streamed.
+
+    Parameters
+    ----------
+    prompt
+        Text to continue; "-" reads it from stdin, less one line end; empty starts a document.
+    n
+        How many continuations.
+    """
+    from gptwo.config import with_settings
+
+    config = with_settings(config, call.set)
+    if call.dry_run:
+        return print_settings(config)
+    from gptwo.language_model import load
+    from gptwo.text.generate import print_samples
+
+    text = read_prompt(prompt)
+    reporter = reporter_for(call)
+    loaded = load(model, reporter=reporter)
+    print_samples(
+        loaded.model, loaded.tokenizer, text, config, n=n, as_json=call.json, reporter=reporter
+    )
+
+
+def report(
+    run: Path,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    call: Call = PLAIN,
+) -> None:
+    """One self-contained HTML page about a run.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    out
+        The page; RUN/report.html when not given.
+    """
+    if has_only_settings(call):
+        return
+    from gptwo.report.page import write_report
+
+    print_result({"report": str(write_report(run, out, reporter_for(call)))}, call)
+
+
+def convert(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    to: str,
+    dtype: str = "f32",
+    tokenizer: Path | None = None,
+    call: Call = PLAIN,
+) -> None:
+    """Weights and token shards from and to the files of other tools.
+
+    Reads Hugging Face folders (safetensors, pytorch_model.bin), nanoGPT's ckpt.pt, llm.c's .bin,
+    OpenAI's TensorFlow checkpoints and minGPT's JSON; pickles in a child process that runs no code.
+
+    Parameters
+    ----------
+    source
+        A model in any of these formats, or a folder made by `gptwo pack`.
+    out
+        What to make.
+    to
+        hf, nanogpt, llmc, gguf or onnx; token shards: nanogpt or llmc.
+    dtype
+        How numbers are stored: f32, f16, bf16 or q8_0, where the format has it.
+    tokenizer
+        Folder with the vocabulary of a model that comes without one.
+    """
+    if has_only_settings(call):
+        return
+    from gptwo.artifacts import MANIFEST, read_manifest
+
+    reporter = reporter_for(call)
+    if (source / MANIFEST).exists() and read_manifest(source).kind == "tokens":
+        from gptwo.tokens.bins import export_bins
+
+        return print_result(export_bins(source, out, to, reporter), call)
+    from gptwo.formats.convert import convert as run
+    from gptwo.language_model import find_model
+
+    found = find_model(source, reporter)
+    done = run(found, out, to=to, dtype=dtype, tokenizer=tokenizer, reporter=reporter)
+    print_result(done, call)
+
+
+def verify(model: Model, /, *, data: Path | None = None, call: Call = PLAIN) -> None:
+    """Check a run or a model: every file's SHA-256, shapes, numbers, and golden outputs.
+
+    Golden outputs are compared where there are some for this vocabulary and shape.
+
+    Parameters
+    ----------
+    data
+        Folder with gpt2_golden/. Default: $GPTWO_DATA.
+    """
+    if has_only_settings(call):
+        return
+    from gptwo.verify import verify as check
+
+    reporter = reporter_for(call)
+    print_result(check(model, data=data or default_data(), reporter=reporter), call)
+
+
+def doctor(*, call: Call = PLAIN) -> None:
+    """This machine, versions, model sizes, extras and what a missing one would enable."""
+    if has_only_settings(call):
+        return
+    from gptwo.doctor import examine
+
+    print_result(examine(), call)
