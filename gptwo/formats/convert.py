@@ -1,0 +1,146 @@
+"""Any format in, any format out, and the same logits in both.
+
+What `convert` makes is always a folder with a manifest: the weights under the name their tool
+expects, and the vocabulary's files beside them where there is one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gptwo.artifacts import Manifest, fingerprint_inputs, stage
+from gptwo.errors import ModelError, UsageError
+from gptwo.formats import hf, llmc, mingpt, nanogpt, openai
+from gptwo.formats.recognise import locate
+from gptwo.formats.weights import Weights, fitted, sample_logits
+from gptwo.progress import SILENT, Reporter
+from gptwo.tokens.tokenizer import Tokenizer
+
+# Each takes the path that `recognise` was asked about.
+READERS: dict[str, Callable[[Path], Weights]] = {
+    "hf": hf.read,
+    "pytorch": hf.read_pickle,
+    "nanogpt": nanogpt.read,
+    "llmc": llmc.read,
+    "openai": openai.read,
+    "mingpt": mingpt.read,
+}
+
+
+def _gguf(weights: Weights, out: Path, dtype: str) -> list[str]:
+    from gptwo.formats import gguf
+
+    return gguf.write(weights, out, dtype)
+
+
+def _onnx(weights: Weights, out: Path, dtype: str) -> list[str]:
+    from gptwo.formats import onnx
+
+    return onnx.write(weights, out, dtype)
+
+
+# Each writes its files into the folder `out`, which exists, and returns notes: what the user must
+# know about them, often nothing. The vocabulary's own files are written by `convert`.
+WRITERS: dict[str, Callable[[Weights, Path, str], list[str]]] = {
+    "hf": hf.write,
+    "nanogpt": nanogpt.write,
+    "llmc": llmc.write,
+    "gguf": _gguf,
+    "onnx": _onnx,
+}
+DTYPES = {
+    "hf": ("f32", "f16", "bf16"),
+    "nanogpt": ("f32",),
+    "llmc": ("f32", "bf16"),
+    "gguf": ("f32", "f16", "q8_0"),
+    "onnx": ("f32",),
+}
+
+
+def recognise(path: Path) -> str:
+    """The format of a file or folder, by content: a key of `READERS`. Raises ModelError."""
+    return locate(path)[0]
+
+
+def read(path: Path, tokenizer: Path | None = None) -> tuple[Weights, list[str]]:
+    """A model in any format, and notes about what was left out.
+
+    The vocabulary is `tokenizer`'s or, without one, that of the files themselves.
+    """
+    kind, file = locate(path)
+    weights = READERS[kind](file)
+    if tokenizer is not None:
+        weights = Weights(weights.config, weights.tensors, Tokenizer.load(tokenizer))
+    return fitted(weights, path)
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    to: str,
+    dtype: str = "f32",
+    tokenizer: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Write the model in `source` as the format `to` into the folder `out`.
+
+    Returns what was read (format, shape, parameters), what was written (files, sizes, SHA-256),
+    notes, and the largest difference between the logits of both where `to` can be read back.
+    """
+    if dtype not in DTYPES.get(to, ()):
+        known = "; ".join(f"{name}: {', '.join(dtypes)}" for name, dtypes in DTYPES.items())
+        raise UsageError(
+            f"cannot write {dtype} {to}", remedy=f"formats and their numbers are {known}"
+        )
+    kind, file = locate(source)
+    paths = {file, *hf.companions(kind, file), *([tokenizer] if tokenizer else [])}
+    config = {"to": to, "dtype": dtype}
+    with stage(out, kind="model", config=config, inputs=fingerprint_inputs(paths)) as made:
+        if made.done is not None:
+            return _result(made.done, out)
+        reporter.say(f"convert: reading {file} ({kind})")
+        weights, notes = read(source, tokenizer)
+        reporter.check()
+        reporter.say(f"convert: writing {to} to {out}")
+        if weights.tokenizer is not None:
+            weights.tokenizer.save(out)
+        notes = [*notes, *WRITERS[to](weights, out, dtype)]
+        reporter.check()
+        difference = _difference(weights, out, dtype) if to in READERS else None
+        parameters = weights.config.parameters()
+        known = weights.tokenizer
+        manifest = made.commit(
+            counts={"parameters": parameters},
+            details={
+                "read": {"format": kind, "shape": dict(weights.config.__dict__)},
+                "notes": notes,
+                "largest_logit_difference": difference,
+                "tokenizer_fingerprint": known.fingerprint if known is not None else None,
+            },
+        )
+    return _result(manifest, out)
+
+
+def _difference(weights: Weights, out: Path, dtype: str) -> float:
+    """How far the logits of what was written are from the source's; none at all in f32."""
+    back = READERS[recognise(out)](locate(out)[1])
+    difference = float((sample_logits(weights) - sample_logits(back)).abs().max())
+    if dtype == "f32" and difference:
+        raise ModelError(
+            f"{out} gives logits up to {difference:.2g} from the source's, expected the same bits",
+            remedy="try again, on another disk if it happens again",
+        )
+    return difference
+
+
+def _result(manifest: Manifest, out: Path) -> dict[str, Any]:
+    details = manifest.details
+    return {
+        "out": str(out),
+        "read": {**details["read"], "parameters": manifest.counts["parameters"]},
+        "wrote": {**manifest.config, "files": manifest.files},
+        "tokenizer": details["tokenizer_fingerprint"],
+        "largest_logit_difference": details["largest_logit_difference"],
+        "notes": details["notes"],
+    }
