@@ -69,14 +69,18 @@ class KeyValueCache:
 class Attention(nn.Module):
     """Causal multi-head self-attention."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, n_embd: int, n_head: int, dropout: float) -> None:
         super().__init__()
-        self.n_head, self.dropout = config.n_head, config.dropout
-        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.n_head, self.dropout = n_head, dropout
+        self.c_attn = Conv1D(n_embd, 3 * n_embd)
+        self.c_proj = Conv1D(n_embd, n_embd)
 
     def forward(
-        self, x: Tensor, layer: int, cache: KeyValueCache | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        layer: int = 0,
+        cache: KeyValueCache | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         B, T, C = x.shape
         # One map gives queries, keys and values, in this order; heads are contiguous slices.
@@ -98,15 +102,16 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two maps with a GELU between them, in its tanh form."""
+    """Two maps with a GELU between them: the released models were trained with its tanh form."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, n_embd: int, activation: str = "gelu_new") -> None:
         super().__init__()
-        self.c_fc = Conv1D(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Conv1D(4 * config.n_embd, config.n_embd)
+        self.c_fc = Conv1D(n_embd, 4 * n_embd)
+        self.c_proj = Conv1D(4 * n_embd, n_embd)
+        self.approximate = "tanh" if activation == "gelu_new" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # (B, T, C)
+        return self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate))  # (B, T, C)
 
 
 class Block(nn.Module):
@@ -115,9 +120,9 @@ class Block(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, LAYER_NORM_EPSILON)
-        self.attn = Attention(config)
+        self.attn = Attention(config.n_embd, config.n_head, config.dropout)
         self.ln_2 = nn.LayerNorm(config.n_embd, LAYER_NORM_EPSILON)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config.n_embd, config.activation)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(
@@ -129,6 +134,8 @@ class Block(nn.Module):
 
 class GPT2(nn.Module):
     """The model: embeddings, blocks, a last normalisation, and wte again as the output head.
+
+    A config may ask for a head of its own (`lm_head`), as some descendants have.
 
     >>> model = GPT2(GPT2Config(n_layer=2, n_head=2, n_embd=64))
     >>> model(torch.tensor([[15496, 995]])).shape
@@ -143,15 +150,24 @@ class GPT2(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, LAYER_NORM_EPSILON)
+        if not config.tied_head:
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self._initialise()
+
+    @property
+    def head(self) -> Tensor:
+        """The weight of the output head (V, C): the input embedding, if it is tied."""
+        return self.wte.weight if self.config.tied_head else self.lm_head.weight
 
     def _initialise(self) -> None:
         """All matrices N(0, 0.02), biases 0, gains 1.
 
-        The last map of each residual branch starts smaller by the square root of their number, two
-        per block, so that the stream's variance does not grow with depth (paper section 2.3).
+        The last map of each residual branch starts smaller by the square root of their number, so
+        that the stream's variance does not grow with depth. The paper (section 2.3) leaves open
+        what it counts: two branches per block, or blocks.
         """
-        scale = 1 / math.sqrt(2 * self.config.n_layer) if self.config.residual_scale else 1.0
+        L = self.config.n_layer
+        scale = 1 / math.sqrt({"2L": 2 * L, "L": L, "none": 1}[self.config.residual_scale])
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 std = self.config.wpe_std if name == "wpe.weight" else INIT_STD
@@ -193,8 +209,8 @@ class GPT2(nn.Module):
         return self.ln_f(x)  # (B, T, C)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., C) -> (..., V): the input embedding is the output head, without a bias."""
-        return F.linear(hidden, self.wte.weight)
+        """(..., C) -> (..., V), without a bias."""
+        return F.linear(hidden, self.head)
 
     def forward(
         self,
@@ -210,4 +226,4 @@ class GPT2(nn.Module):
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of `targets` (B, T) given `ids` (B, T)."""
         hidden = self.hidden(ids).reshape(-1, self.config.n_embd)  # (B T, C)
-        return linear_cross_entropy(hidden, self.wte.weight, targets.reshape(-1))
+        return linear_cross_entropy(hidden, self.head, targets.reshape(-1))

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+CHOICES = {
+    "activation": ("gelu_new", "gelu"),
+    "residual_scale": ("2L", "L", "none"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config:
@@ -14,7 +19,9 @@ class GPT2Config:
     n_embd: int = 768  # channels
     dropout: float = 0.0  # on embeddings, attention weights and both residual branches
     wpe_std: float = 0.01  # as in the released code; wte and all matrices use 0.02
-    residual_scale: bool = True  # c_proj starts at 0.02 / sqrt(2 n_layer)
+    residual_scale: str = "2L"  # c_proj starts at 0.02 / sqrt(N): N is 2 n_layer, n_layer or 1
+    activation: str = "gelu_new"  # the tanh form, as released; "gelu" is the exact one, by erf
+    tied_head: bool = True  # wte is the output head too; False: a head of its own, lm_head
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd"):
@@ -26,11 +33,18 @@ class GPT2Config:
             raise ValueError(f"dropout must be in [0, 1), found {self.dropout}")
         if self.wpe_std < 0:
             raise ValueError(f"wpe_std must not be negative, found {self.wpe_std}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, "
+                    f"found {getattr(self, name)!r}"
+                )
 
     def parameters(self) -> int:
-        """Exact count with the tied head: V C + n_ctx C + L (12 C^2 + 13 C) + 2 C."""
+        """Exact count: V C + n_ctx C + L (12 C^2 + 13 C) + 2 C, and V C for a head of its own."""
         C = self.n_embd
-        return (self.vocab_size + self.n_ctx + 2) * C + self.n_layer * (12 * C * C + 13 * C)
+        rows = self.vocab_size * (1 if self.tied_head else 2) + self.n_ctx + 2
+        return rows * C + self.n_layer * (12 * C * C + 13 * C)
 
 
 # The four of the paper (table 2), and a ladder for processors: learned vocabularies are smaller

@@ -26,18 +26,19 @@ from gptwo.model.sizes import GPT2Config
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 PREFIX = "transformer."
+HEAD = "lm_head.weight"
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 OTHER_CONFIG = "use the config.json that belongs to these weights"
 # What a config.json may say beside the shape: the first is the default, other values make a
 # model that loads and computes something else.
 GPT2_ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu"),
     "layer_norm_epsilon": (1e-5,),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
-    "tie_word_embeddings": (True,),
+    "tie_word_embeddings": (True, False),
 }
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))  # how they start
 BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that old files carry
@@ -46,7 +47,10 @@ BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that old fi
 def save_checkpoint_model(model: GPT2, folder: Path) -> None:
     """Write config.json and model.safetensors so that GPT-2 tools open `folder` as it is."""
     write_json(folder / CONFIG, hf_config(model.config))
-    tensors = {PREFIX + name: value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {
+        name if name == HEAD else PREFIX + name: value.contiguous()
+        for name, value in model.state_dict().items()
+    }
     with atomic_write(folder / WEIGHTS) as handle:
         handle.write(save(tensors, metadata={"format": "pt"}))
 
@@ -64,7 +68,7 @@ def hf_config(config: GPT2Config) -> dict[str, Any]:
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_inner": None,
-        "activation_function": "gelu_new",
+        "activation_function": config.activation,
         "layer_norm_epsilon": 1e-5,
         "initializer_range": 0.02,
         "embd_pdrop": config.dropout,
@@ -72,7 +76,7 @@ def hf_config(config: GPT2Config) -> dict[str, Any]:
         "resid_pdrop": config.dropout,
         "bos_token_id": end,
         "eos_token_id": end,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tied_head,
         "torch_dtype": "float32",
     }
 
@@ -105,6 +109,8 @@ def load_model(folder: Path, device: str = "cpu") -> GPT2:
     _check_hashes(folder)
     config = read_config(folder)
     tensors = read_tensors(folder / WEIGHTS)
+    if config.tied_head:
+        _drop_copy_of_embedding(tensors, folder / WEIGHTS)
     _check_shape(config, tensors, folder / WEIGHTS)
     with torch.device("meta"):
         model = GPT2(config)
@@ -147,6 +153,8 @@ def read_config(folder: Path) -> GPT2Config:
             n_head=int(values["n_head"]),
             n_embd=int(values["n_embd"]),
             dropout=float(values.get("resid_pdrop") or 0.0),
+            activation="gelu" if values.get("activation_function") == "gelu" else "gelu_new",
+            tied_head=bool(values.get("tie_word_embeddings", True)),
         )
         inner = values.get("n_inner")
         if inner not in (None, 4 * config.n_embd):
@@ -158,7 +166,7 @@ def read_config(folder: Path) -> GPT2Config:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by released name, without `transformer.`, mask buffers and the tied head."""
+    """Tensors by released name, without `transformer.` and mask buffers."""
     if not path.exists():
         others = [p.name for p in path.parent.glob("*.bin")] + [
             p.name for p in path.parent.glob("*.pt")
@@ -180,12 +188,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         for name, value in tensors.items()
         if not BUFFERS.search(name)
     }
-    head, embedding = named.pop("lm_head.weight", None), named.get("wte.weight")
-    if head is not None and embedding is not None and not torch.equal(head, embedding):
-        raise ModelError(
-            f"{path} has an output head of its own, GPT-2's is the embedding",
-            remedy="use a GPT-2 model",
-        )
     for name, value in named.items():
         if not value.is_floating_point():
             raise ModelError(
@@ -193,6 +195,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
                 remedy="use weights that are not quantised",
             )
     return named
+
+
+def _drop_copy_of_embedding(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Old files repeat the embedding as the head; another head there would silently be lost."""
+    head, embedding = tensors.pop(HEAD, None), tensors.get("wte.weight")
+    if head is not None and embedding is not None and not torch.equal(head, embedding):
+        raise ModelError(
+            f"{path} has an output head of its own, but {CONFIG} says that the embedding is it",
+            remedy=f"if the head was trained, set tie_word_embeddings to false in {CONFIG}",
+        )
 
 
 def what_is(path: Path) -> str:

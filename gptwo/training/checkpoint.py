@@ -38,7 +38,7 @@ from gptwo.training.optim import adamw, moments, restore_moments
 
 KIND = "checkpoint"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
-SHAPE = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd")
+SHAPE = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd", "activation", "tied_head")
 HIDDEN = ".step-"  # being written or being deleted
 MAKE_ROOM = "make room and run the same command again; earlier checkpoints are intact"
 SPACE_WAITS_SECONDS = (1.0, 4.0)  # a full disk may be someone's temporary file
@@ -192,7 +192,7 @@ def load(
     return model, optimizer, state
 
 
-def _shape(model: GPT2Config) -> dict[str, int]:
+def _shape(model: GPT2Config) -> dict[str, Any]:
     return {name: getattr(model, name) for name in SHAPE}
 
 

@@ -76,11 +76,18 @@ def test_weights_start_as_the_paper_says(fresh: GPT2) -> None:
             assert abs(mean) < expected / 50, name
 
 
-def test_the_start_can_be_set() -> None:
-    config = replace(TINY, n_layer=8, n_embd=128, n_ctx=128, wpe_std=0.02, residual_scale=False)
-    model = GPT2(config)
+@pytest.mark.parametrize("residual_scale, n", [("2L", 16), ("L", 8), ("none", 1)])
+def test_the_start_can_be_set(residual_scale: str, n: int) -> None:
+    """The paper does not say what N of 1 / sqrt(N) counts: branches, blocks; or no scaling."""
+    shape = replace(TINY, n_layer=8, n_embd=128, n_ctx=128, wpe_std=0.02)
+    model = GPT2(replace(shape, residual_scale=residual_scale))
     assert float(model.wpe.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
-    assert float(model.h[0].mlp.c_proj.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    for block in (model.h[0], model.h[7]):
+        for end in (block.attn.c_proj, block.mlp.c_proj):
+            std = float(end.weight.detach().std())
+            assert std == pytest.approx(0.02 / math.sqrt(n), rel=0.05)
+        for inner in (block.attn.c_attn, block.mlp.c_fc):
+            assert float(inner.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
 
 
 def test_a_new_model_knows_nothing(fresh: GPT2) -> None:
@@ -127,17 +134,21 @@ def test_the_head_is_the_embedding_without_bias() -> None:
     assert torch.all(model.wte.weight.grad[unseen].abs().sum(-1) > 0)  # type: ignore[index]
 
 
-def test_gelu_is_the_tanh_form() -> None:
-    mlp = MLP(replace(TINY, n_embd=4))
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+def test_gelu_is_the_tanh_form(activation: str) -> None:
+    """Trap 3: the released models have it; "gelu" is the exact form, for those of nanoGPT."""
+    mlp = MLP(4, activation)
     with torch.no_grad():
         mlp.c_fc.weight.copy_(torch.eye(4, 16))
         mlp.c_fc.bias.zero_()
         mlp.c_proj.weight.copy_(torch.eye(16, 4))
         mlp.c_proj.bias.zero_()
         x = torch.linspace(-3, 3, 400).reshape(1, 100, 4)
-        expected = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-        assert torch.allclose(mlp(x), expected, atol=1e-6)
-        assert not torch.allclose(mlp(x), F.gelu(x), atol=1e-4)
+        tanh = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        exact = 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+        ours, other = (tanh, exact) if activation == "gelu_new" else (exact, tanh)
+        assert torch.allclose(mlp(x), ours, atol=1e-6)
+        assert not torch.allclose(mlp(x), other, atol=1e-4)
 
 
 def test_an_affine_map_is_stored_in_out() -> None:
@@ -278,6 +289,8 @@ def test_a_tree_of_continuations_is_scored_as_if_each_stood_alone() -> None:
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
         ({"dropout": float("nan")}, "dropout must be in"),
         ({"wpe_std": -0.1}, "wpe_std must not be negative"),
+        ({"activation": "relu"}, "activation must be gelu_new or gelu, found 'relu'"),
+        ({"residual_scale": True}, "residual_scale must be 2L, L or none, found True"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(change: dict[str, float], said: str) -> None:

@@ -237,9 +237,24 @@ def test_a_long_list_is_cut(folder: Path) -> None:
     assert refused(folder, "does not fit").endswith("(and 8 more)")
 
 
-def test_an_output_head_of_its_own_is_refused(folder: Path) -> None:
+def test_an_output_head_that_would_be_lost_is_refused(folder: Path) -> None:
     rewrite(folder, lambda t: t.update({"lm_head.weight": torch.zeros(61, 32)}))
-    refused(folder, "has an output head of its own")
+    refused(folder, r"has an output head of its own, but config\.json says that the embedding is")
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+@pytest.mark.parametrize("tied_head", [True, False])
+def test_the_head_and_the_activation_come_back(
+    tmp_path: Path, activation: str, tied_head: bool
+) -> None:
+    config = replace(TINY, activation=activation, tied_head=tied_head)
+    model = made(config)
+    save_checkpoint_model(model, tmp_path)
+    assert ("lm_head.weight" in load_file(tmp_path / WEIGHTS)) != tied_head
+    loaded, ids = load_model(tmp_path), random_ids(config)
+    assert loaded.config == config
+    with torch.no_grad():
+        assert torch.equal(loaded(ids), model(ids))
 
 
 def test_quantised_weights_are_refused(folder: Path) -> None:
@@ -279,11 +294,12 @@ def configure(folder: Path, **changes: Any) -> None:
         ({"n_inner": 99}, "has no GPT-2 shape: n_inner is 99"),
         ({"model_type": "llama"}, "model_type is 'llama', expected 'gpt2'"),
         ({"model_type": []}, r"model_type is \[\], expected 'gpt2'"),
-        ({"activation_function": "gelu"}, "activation_function is 'gelu', expected 'gelu_new'"),
+        ({"activation_function": "relu"}, "activation_function is 'relu', expected 'gelu_new'"),
         ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings is False"),
+        ({"tie_word_embeddings": False}, r"lm_head\.weight: missing in the file, \(61, 32\)"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
     ],
 )
