@@ -3,14 +3,20 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gptwo.artifacts import MANIFEST, damage, read_manifest, write_json
 from gptwo.artifacts import atomic_write as write
 from gptwo.errors import ModelError
 from gptwo.tokens.bpe import BYTE_TO_CHAR, CHAR_TO_BYTE, END_OF_TEXT, PIECES, ReferenceBPE
 from gptwo.tokens.fast import FastBPE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 VOCAB, MERGES, HF = "encoder.json", "vocab.bpe", "tokenizer.json"
 HEADER = "#version: 0.2"
@@ -39,6 +45,18 @@ class Tokenizer:
     def encode(self, text: str | bytes) -> list[int]:
         """Text -> ids. A literal `<|endoftext|>` in the text is text, never the special id."""
         return self._fast.encode(text)
+
+    def encode_documents(
+        self, texts: "pa.Array", *, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """An Arrow array of strings -> the ids of eot, text, eot, text, ... and each text's share.
+
+        Ids are uint16 up to 65,536 tokens of vocabulary, else uint32; lengths int64, eot included.
+        """
+        parts = [[self.eot, *self.encode(text.as_buffer().to_pybytes())] for text in texts]
+        kind = np.uint16 if self.vocab_size <= 65_536 else np.uint32
+        lengths = np.array([len(part) for part in parts], np.int64)
+        return np.fromiter(chain.from_iterable(parts), kind, int(lengths.sum())), lengths
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Ids -> bytes, exactly. Raises ModelError for an id outside the vocabulary."""
