@@ -20,6 +20,7 @@ LEAVES = {
     "config",
     "world",
     "streams",
+    "pool",
     "urls",
     "pool",
 }

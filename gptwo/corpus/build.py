@@ -12,12 +12,12 @@ from gptwo.corpus import dedup, split
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.extract import extract_file
 from gptwo.corpus.language import language_file
-from gptwo.corpus.pool import Job, Pool, Task
 from gptwo.corpus.read import read_unit, shards_of
 from gptwo.corpus.rules import rules_file
 from gptwo.corpus.sources import Unit, find_units
 from gptwo.corpus.wikipedia import wikipedia_file
 from gptwo.errors import DataError
+from gptwo.pool import Job, Pool, Task
 from gptwo.progress import SILENT, Reporter
 
 
@@ -44,7 +44,7 @@ def build_corpus(
     with stage(out, kind="corpus", config=to_dict(config), inputs=inputs) as made:
         if made.done:
             return made.done
-        with Pool(config, workers, reporter) as pool:
+        with Pool(config, workers, reporter, preload=__name__) as pool:
             line = _Line(made.work, pool)
             line.read(units)
             line.each("extract", extract_file)
@@ -81,7 +81,7 @@ class _Line:
         """One task a unit; it alone knows how many shards it makes."""
         marks = [self.work / "read" / f"{number:05}.json" for number in range(len(units))]
         tasks = [Task(input=unit, output=mark) for unit, mark in zip(units, marks, strict=True)]
-        self.pool.run("read", read_unit, tasks)
+        self.pool.run("corpus: read", read_unit, tasks)
         self._finish("read", [shard for mark in marks for shard in shards_of(mark)])
 
     def each(self, name: str, job: Job, inputs: Sequence[Any] = ()) -> None:
@@ -128,7 +128,7 @@ class _Line:
             Task(input=(self.cuts, number), output=path)
             for number, path in enumerate(split.part_files(out, ranges))
         ]
-        self.pool.run("parts", split.gather_file, tasks)
+        self.pool.run("corpus: parts", split.gather_file, tasks)
 
     def count(self) -> dict[str, Any]:
         """The manifest's counts: documents in, out and dropped by reason, stage by stage."""
@@ -142,7 +142,7 @@ class _Line:
     def _map(self, name: str, job: Job, inputs: Sequence[Any]) -> list[Path]:
         outputs = self._names(name)
         tasks = [Task(input=i, output=path) for i, path in zip(inputs, outputs, strict=True)]
-        self.pool.run(name, job, tasks)
+        self.pool.run(f"corpus: {name}", job, tasks)
         return outputs
 
     def _names(self, name: str) -> list[Path]:

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from gptwo.artifacts import atomic_write
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.minhash import Hashes, band_keys, jaccard, normalise, shingles, signature
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import Draft, read_shard, write_shard
+from gptwo.pool import Task
 
 MEMORY_LIMIT = "400MB"
 ALL_PAIRS = 32  # documents of one bucket that are compared each with each

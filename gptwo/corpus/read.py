@@ -15,12 +15,12 @@ from gptwo.artifacts import read_json, write_json
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.encoding import decode
 from gptwo.corpus.pages import read_pages
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import SHARD_BYTES, SHARD_DOCUMENTS, Draft, clean, document_id, write_shard
 from gptwo.corpus.sources import PAGE_SUFFIXES, Unit, content_kind, known_kind, list_files
 from gptwo.corpus.tables import read_jsonl, read_parquet
 from gptwo.corpus.warc import Response, read_arc, read_warc
 from gptwo.errors import DataError
+from gptwo.pool import Task
 from gptwo.streams import DAMAGE, decompressed
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.pool import Task
 from gptwo.corpus.prose import (
     BULLETS,
     ELLIPSES,
@@ -21,6 +20,7 @@ from gptwo.corpus.prose import (
     top_gram_characters,
 )
 from gptwo.corpus.shards import document_id, read_shard, write_shard
+from gptwo.pool import Task
 
 Rule = Callable[[Prose], str]
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import SCHEMA, Draft, read_shard
+from gptwo.pool import Task
 from gptwo.urls import canonical_key
 
 PART_CHARACTERS = 32_000_000  # per range of ids, over all splits

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import read_shard, write_shard
+from gptwo.pool import Task
 from gptwo.urls import host_of
 
 

@@ -10,8 +10,8 @@ from page_files import html
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.extract import extract_file, extract_text, separate_paragraphs
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import Draft, read_shard, write_shard
+from gptwo.pool import Task
 
 PROSE = "\n\n".join(
     f"Paragraph {i} tells at some length, and in whole sentences, what happened in the town."

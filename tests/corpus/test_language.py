@@ -6,8 +6,8 @@ import pytest
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.language import SLICE_CHARACTERS, language_file, sample
-from gptwo.corpus.pool import Task
 from gptwo.corpus.shards import Draft, read_shard, write_shard
+from gptwo.pool import Task
 
 TEXTS = {
     "en": "The committee met on Tuesday to discuss the budget for the coming year.",

@@ -17,12 +17,12 @@ from page_files import html, record, write_crawl, write_warc
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.pool import Task
 from gptwo.corpus.read import read_unit, shards_of
 from gptwo.corpus.shards import Draft, clean, read_shard
 from gptwo.corpus.sources import find_units
 from gptwo.corpus.warc import read_arc, read_warc
 from gptwo.errors import DataError
+from gptwo.pool import Task
 
 LIMIT = 1_000_000
 

@@ -7,10 +7,10 @@ import pytest
 
 from gptwo.corpus import rules
 from gptwo.corpus.config import PRESET_NAMES, CorpusConfig
-from gptwo.corpus.pool import Task
 from gptwo.corpus.prose import Prose
 from gptwo.corpus.rules import PRESETS, first_broken
 from gptwo.corpus.shards import Draft, document_id, read_shard, write_shard
+from gptwo.pool import Task
 
 
 def words(n: int, start: int = 0) -> str:

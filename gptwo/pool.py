@@ -17,7 +17,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from gptwo.corpus.config import CorpusConfig
 from gptwo.errors import ResourceError
 from gptwo.progress import Reporter, worker_process
 
@@ -41,7 +40,8 @@ class Task:
     deaths: int = 0
 
 
-Job = Callable[[Task, CorpusConfig, Callable[[int], None]], None]
+# What a worker calls: the task, the settings of the pool, and `at(number)` for each document.
+Job = Callable[[Task, Any, Callable[[int], None]], None]
 
 
 def count_workers(workers: int) -> int:
@@ -50,13 +50,16 @@ def count_workers(workers: int) -> int:
 
 
 class Pool:
-    """Runs jobs of `build_corpus`: `pool.run("extract", job, tasks)`."""
+    """Runs the jobs of a room: `pool.run("corpus: extract", job, tasks)`.
 
-    def __init__(self, config: CorpusConfig, workers: int, reporter: Reporter) -> None:
+    `config` is handed to every job; `preload` names the module that workers are forked with.
+    """
+
+    def __init__(self, config: Any, workers: int, reporter: Reporter, preload: str) -> None:
         self.config, self.reporter = config, reporter
         self.workers = count_workers(workers)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["gptwo.corpus.build"])
+        self._context.set_forkserver_preload([preload])
         self._idle: list[_Worker] = []
 
     def run(self, title: str, job: Job, tasks: Sequence[Task]) -> None:
@@ -66,7 +69,7 @@ class Pool:
         if not waiting:
             return
         try:
-            with self.reporter.bar(f"corpus: {title}", None, "documents") as bar:
+            with self.reporter.bar(title, None, "documents") as bar:
                 while waiting or busy:
                     self.reporter.check()
                     while waiting and len(busy) < self.workers:
@@ -113,7 +116,7 @@ class _Worker:
         self.tasks_done, self.position = 0, -1
         self.done = self.dead = False
 
-    def give(self, job: Job, task: Task, config: CorpusConfig) -> None:
+    def give(self, job: Job, task: Task, config: Any) -> None:
         self.task, self.position, self.done = task, -1, False
         with suppress(OSError):  # it died while idle: listen() will notice
             self.connection.send((job, task, config))
