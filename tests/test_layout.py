@@ -20,7 +20,6 @@ LEAVES = {
     "config",
     "world",
     "streams",
-    "pool",
     "urls",
     "pool",
 }
