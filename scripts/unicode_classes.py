@@ -12,14 +12,14 @@ BLOCK = 256
 CLASSES = (r"\p{L}", r"\p{N}", r"\s")  # 1, 2, 3
 
 
-def classes() -> bytearray:
+def classes() -> bytes:
     """Class of every code point; surrogates are none of the three."""
     points = "".join(map(chr, range(0x110000)))
     found = bytearray(len(points))
     for kind, pattern in enumerate(CLASSES, 1):
         for run in regex.finditer(f"{pattern}+", points):
             found[run.start() : run.end()] = bytes([kind]) * len(run.group())
-    return found
+    return bytes(found)
 
 
 def packed(block: bytes) -> bytes:
