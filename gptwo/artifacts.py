@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,8 +57,11 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: object) -> None:
     with atomic_write(path, "w") as handle:
-        json.dump(value, handle, indent=2, ensure_ascii=False, sort_keys=False)
-        handle.write("\n")
+        handle.write(_json_text(value))
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
 
 
 def read_json(path: Path, *, error: type[GptwoError] = DataError) -> Any:
@@ -96,6 +99,16 @@ class Manifest:
     details: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""  # identity of the content; what later stages depend on
     format_version: int = FORMAT_VERSION
+    manifest_sha256: str = ""  # of this manifest's text with "" here; filled in when written
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write manifest.json with the SHA-256 of its own text: no bit of it changes unnoticed."""
+    text = _json_text(replace(manifest, manifest_sha256="").__dict__)
+    own = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    sealed = replace(manifest, manifest_sha256=own)
+    write_json(folder / MANIFEST, sealed.__dict__)
+    return sealed
 
 
 def read_manifest(folder: Path, *, error: type[GptwoError] = DataError) -> Manifest:
@@ -111,11 +124,17 @@ def read_manifest(folder: Path, *, error: type[GptwoError] = DataError) -> Manif
         manifest = Manifest(**value)
         for entry in manifest.files.values():
             _ = int(entry["bytes"]), str(entry["sha256"])
-        return manifest
     except (TypeError, ValueError, LookupError, AttributeError):
         raise error(
             f"{folder / MANIFEST} is not a gptwo manifest", remedy="make the folder again"
         ) from None
+    text, own = (folder / MANIFEST).read_bytes(), str(manifest.manifest_sha256)
+    if hashlib.sha256(text.replace(own.encode("utf-8"), b"", 1)).hexdigest() != own:
+        raise error(
+            f"{folder / MANIFEST} ({len(text):,} bytes) does not match its own SHA-256",
+            remedy="restore it from a copy, or delete the folder and make it again",
+        )
+    return manifest
 
 
 def damage(
@@ -268,9 +287,9 @@ class Stage:
             details=dict(details or {}),
             fingerprint=fingerprint or content,
         )
-        write_json(self.folder / MANIFEST, manifest.__dict__)
+        sealed = write_manifest(self.folder, manifest)
         shutil.rmtree(self.folder / WORK, ignore_errors=True)
-        return manifest
+        return sealed
 
 
 @contextmanager

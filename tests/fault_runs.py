@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tiny_arrow
 
-from gptwo.artifacts import read_json, sha256_file, write_json
+from gptwo.artifacts import Manifest, read_json, sha256_file, write_manifest
 from gptwo.cli import main
 
 MODULE = [sys.executable, "-m", "gptwo.cli"]
@@ -148,11 +148,11 @@ def cut(path: Path, *, to: float = 0.5) -> None:
 
 def sign_again(folder: Path) -> None:
     """Write the manifest anew, as if the files had been made as they are now."""
-    manifest = read_json(folder / "manifest.json")
-    for name, entry in manifest["files"].items():
+    manifest = Manifest(**read_json(folder / "manifest.json"))
+    for name, entry in manifest.files.items():
         path = folder / name
         entry.update(bytes=path.stat().st_size, sha256=sha256_file(path))
-    write_json(folder / "manifest.json", manifest)
+    write_manifest(folder, manifest)
 
 
 @contextmanager

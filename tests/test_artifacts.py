@@ -109,6 +109,25 @@ def test_a_flipped_bit_is_found_and_named(tmp_path: Path, offset: int) -> None:
         verify(tmp_path)
 
 
+def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
+    """Free text too: spaces, the case of an exponent, the hash itself."""
+    out = tmp_path / "out"
+    make(out, lr=1e-05, note="caf\u00e9 \x1f")
+    path = out / MANIFEST
+    whole = path.read_bytes()
+    assert b"1e-05" in whole and b"\\u001f" in whole
+    for place in range(len(whole)):
+        for bit in range(8) if whole[place] in b"eEfF0 \n" else (place % 8,):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            with pytest.raises(DataError):
+                read_manifest(out)
+    path.write_bytes(whole.replace(b"1e-05", b"1E-05"))
+    with pytest.raises(ModelError, match="does not match its own SHA-256"):
+        read_manifest(out, error=ModelError)
+    path.write_bytes(whole)
+    assert read_manifest(out).config == {"lr": 1e-05, "note": "caf\u00e9 \x1f"}
+
+
 def test_missing_truncated_and_wrong_folders_are_named(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DataError, match="does not exist"):

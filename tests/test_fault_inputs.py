@@ -16,7 +16,7 @@ import pytest
 import tiny_arrow
 from fault_runs import Caller, cut, flip, sign_again, spelt, tiny_run
 
-from gptwo.artifacts import read_json, write_json
+from gptwo.artifacts import read_json, read_manifest, write_json, write_manifest
 from gptwo.progress import Reporter
 from gptwo.tokens.shards import open_shards
 from gptwo.tokens.tokenizer import Tokenizer
@@ -211,9 +211,9 @@ def test_ids_outside_the_vocabulary(
         starts.write_bytes(b"<!doctype html>")
     sign_again(tokens)
     if fault == "type":
-        manifest = read_json(tokens / "manifest.json")
-        manifest["details"]["dtype"] = "uint32"
-        write_json(tokens / "manifest.json", manifest)
+        manifest = read_manifest(tokens)
+        manifest.details["dtype"] = "uint32"
+        write_manifest(tokens, manifest)
     place = {"type": tokens, "id": file, "size": file}.get(fault, starts)
     told = call(*spelt(TRAIN, run=other, out=tmp_path / "out"))
     told.is_error(3, str(place), words.format(split=split))

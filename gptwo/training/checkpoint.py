@@ -28,6 +28,7 @@ from gptwo.artifacts import (
     read_manifest,
     sync_folder,
     write_json,
+    write_manifest,
 )
 from gptwo.errors import ModelError, ResourceError
 from gptwo.model.gpt2 import GPT2
@@ -150,7 +151,7 @@ def _seal(draft: Path, state: State, model: GPT2, plan: dict[str, Any]) -> None:
         details={"tokenizer_fingerprint": plan["inputs"]["tokenizer"]},
         fingerprint=digest({name: entry["sha256"] for name, entry in files.items()}),
     )
-    write_json(draft / MANIFEST, manifest.__dict__)
+    write_manifest(draft, manifest)
 
 
 def read_state(checkpoint: Path, *, hashes: bool = True) -> State:
