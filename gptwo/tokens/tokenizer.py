@@ -18,9 +18,6 @@ from gptwo.tokens.fast import FastBPE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 VOCAB, MERGES, HF = "encoder.json", "vocab.bpe", "tokenizer.json"
 HEADER = "#version: 0.2"
 MAX_BYTES = 100_000_000
@@ -60,21 +57,6 @@ class Tokenizer:
         kind = np.uint16 if self.vocab_size <= 65_536 else np.uint32
         lengths = np.array([len(part) for part in parts], np.int64)
         return np.fromiter(chain.from_iterable(parts), kind, int(lengths.sum())), lengths
-
-    def encode_documents(
-        self, texts: "pa.Array", *, threads: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """An Arrow array of strings -> all their ids, each document's after an eot, and lengths.
-
-        ids are uint16 up to 65,536 tokens of vocabulary, else uint32; lengths are int64, one for
-        each document, its eot counted.
-        """
-        ids, lengths = [], []
-        for text in texts.to_pylist():
-            lengths.append(len(ids))
-            ids += [self.eot, *self.encode(text)]
-        dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-        return np.asarray(ids, dtype), np.diff(np.asarray([*lengths, len(ids)], np.int64))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Ids -> bytes, exactly. Raises ModelError for an id outside the vocabulary."""
