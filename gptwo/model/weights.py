@@ -1,9 +1,11 @@
 """Weights in and out: a checkpoint folder is a Hugging Face GPT-2 folder.
 
-Released names, released orientation, safetensors only. A pickle is never opened.
+Released names, released orientation, safetensors only, in one file or in shards with an index. A
+pickle is never opened.
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,13 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # which shard holds which tensor
 CONFIG = "config.json"
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+MAX_INDEX_BYTES = 10_000_000  # that of the largest GPT-2 has 50,000
+SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")  # a file of this folder and no other
 OTHER_CONFIG = "use the config.json that belongs to these weights"
 # What a config.json may say beside the shape: the first is the default, other values make a
 # model that loads and computes something else.
@@ -103,32 +108,70 @@ def resolve(model: Path) -> Path:
 def load_model(folder: Path, device: str = "cpu") -> GPT2:
     """The model in `folder`, in evaluation mode; hashes are checked where a manifest has them.
 
-    Raises ModelError for files that are damaged, foreign or of another shape.
+    Numbers of 16 bits become float32, exactly. Raises ModelError for files that are damaged,
+    foreign or of another shape.
     """
     folder = resolve(folder)
-    _check_hashes(folder)
+    _check_hashes(folder, (CONFIG, INDEX))
+    files = weight_files(folder)
+    _check_hashes(folder, [path.name for path in files])
     config = read_config(folder)
-    tensors = read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder)
+    source = files[0] if len(files) == 1 else folder / INDEX
     if config.tied_head:
-        _drop_copy_of_embedding(tensors, folder / WEIGHTS)
-    _check_shape(config, tensors, folder / WEIGHTS)
+        _drop_copy_of_embedding(tensors, source)
+    _check_shape(config, tensors, source)
     with torch.device("meta"):
         model = GPT2(config)
-    _fit(model, tensors, folder / WEIGHTS)
+    _fit(model, tensors, source)
     model.load_state_dict(tensors, assign=True)
     return model.float().to(device).eval()
 
 
-def _check_hashes(folder: Path) -> None:
+def _check_hashes(folder: Path, names: Collection[str]) -> None:
     """The model's own files only: the optimiser's are twice as large and not read here."""
     if not (folder / MANIFEST).exists():
         return
     manifest = read_manifest(folder, error=ModelError)
-    problems = damage(folder, manifest, names=(CONFIG, WEIGHTS))
+    problems = damage(folder, manifest, names=names)
     if problems:
         raise ModelError(
             problems[0], remedy="restore the file, or delete this checkpoint to fall back"
         )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the shards that its index names.
+
+    Raises ModelError for an index that is damaged, leads out of the folder or names no files.
+    """
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+        return [folder / WEIGHTS]
+    shards = sorted(set(_weight_map(folder / INDEX).values()))
+    missing = [name for name in shards if not (folder / name).exists()]
+    if missing:
+        raise ModelError(
+            f"{folder / INDEX} names {len(shards)} files; missing: {_first(missing)}",
+            remedy="download all of them",
+        )
+    return [folder / name for name in shards]
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """name of each tensor -> name of the shard that holds it, from the index."""
+    if path.stat().st_size > MAX_INDEX_BYTES:
+        raise ModelError(f"{path} is too large to be an index", remedy="restore the file")
+    index = read_json(path, error=ModelError)
+    shard_of = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise ModelError(f"{path} has no weight_map", remedy="restore the file")
+    for name, shard in shard_of.items():
+        if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
+            raise ModelError(
+                f"{path}: {name} is in {shard!r}, expected a .safetensors file of its folder",
+                remedy="restore the file; do not trust where it came from",
+            )
+    return shard_of
 
 
 def read_config(folder: Path) -> GPT2Config:
@@ -165,14 +208,53 @@ def read_config(folder: Path) -> GPT2Config:
     return config
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Tensors by released name, without `transformer.` and mask buffers."""
+    named: dict[str, torch.Tensor] = {}
+    found: dict[str, str] = {}  # name as stored -> the file
+    home: dict[str, str] = {}  # released name -> the file
+    for path in weight_files(folder):
+        for name, value in _read_file(path).items():
+            short = name.removeprefix(PREFIX)
+            if short in home:
+                raise ModelError(
+                    f"{path}: {short} comes a second time, the first is in {home[short]}",
+                    remedy="use the files as their tool wrote them",
+                )
+            found[name] = home[short] = path.name
+            if BUFFERS.search(name):
+                continue
+            if not value.is_floating_point():
+                raise ModelError(
+                    f"{path}: {short} holds {value.dtype}, expected floating-point numbers",
+                    remedy="use weights that are not quantised",
+                )
+            named[short] = value
+    if not (folder / WEIGHTS).exists():
+        shard_of = _weight_map(folder / INDEX)
+        wrong = [name for name in {**shard_of, **found} if shard_of.get(name) != found.get(name)]
+        if wrong:
+            places = [
+                f"{name} is in {found.get(name, 'no file')}, listed in {shard_of.get(name, 'none')}"
+                for name in wrong
+            ]
+            raise ModelError(
+                f"{folder / INDEX} does not fit its files: {_first(places)}",
+                remedy="use the files as their tool wrote them",
+            )
+    return named
+
+
+def _read_file(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
         others = [p.name for p in path.parent.glob("*.bin")] + [
             p.name for p in path.parent.glob("*.pt")
         ]
         found = f"only {', '.join(others)}, pickles that are never opened" if others else "none"
-        raise ModelError(f"{path} is missing; found {found}", remedy="save it as safetensors")
+        raise ModelError(
+            f"{path} is missing; found {found}",
+            remedy="make it safetensors with `gptwo convert`" if others else "download the weights",
+        )
     kind = what_is(path)
     if kind != "a safetensors file":
         raise ModelError(
@@ -180,21 +262,14 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             remedy="download or save the weights again",
         )
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}", remedy="restore the file") from error
-    named = {
-        name.removeprefix(PREFIX): value
-        for name, value in tensors.items()
-        if not BUFFERS.search(name)
-    }
-    for name, value in named.items():
-        if not value.is_floating_point():
-            raise ModelError(
-                f"{path}: {name} holds {value.dtype}, expected floating-point numbers",
-                remedy="use weights that are not quantised",
-            )
-    return named
+
+
+def _first(lines: list[str]) -> str:
+    """The first five of a list, and how many more there are."""
+    return "; ".join(lines[:5]) + (f" (and {len(lines) - 5} more)" if lines[5:] else "")
 
 
 def _drop_copy_of_embedding(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -260,8 +335,4 @@ def _fit(model: GPT2, tensors: dict[str, torch.Tensor], path: Path) -> None:
         if expected.get(name) != found.get(name)
     ]
     if wrong:
-        more = f" (and {len(wrong) - 5} more)" if wrong[5:] else ""
-        raise ModelError(
-            f"{path} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}",
-            remedy=OTHER_CONFIG,
-        )
+        raise ModelError(f"{path} does not fit {CONFIG}: {_first(wrong)}", remedy=OTHER_CONFIG)
