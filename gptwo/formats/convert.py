@@ -11,12 +11,13 @@ from typing import Any
 from gptwo.artifacts import Manifest, fingerprint_inputs, stage
 from gptwo.errors import ModelError, UsageError
 from gptwo.formats import hf, llmc, mingpt, nanogpt, openai
-from gptwo.formats.recognise import locate
+from gptwo.formats.extras import extra_for
+from gptwo.formats.recognise import locate, recognise
 from gptwo.formats.weights import Weights, fitted, sample_logits
 from gptwo.progress import SILENT, Reporter
 from gptwo.tokens.tokenizer import Tokenizer
 
-# Each takes the path that `recognise` was asked about.
+# Each takes the path that `locate` gives.
 READERS: dict[str, Callable[[Path], Weights]] = {
     "hf": hf.read,
     "pytorch": hf.read_pickle,
@@ -28,13 +29,15 @@ READERS: dict[str, Callable[[Path], Weights]] = {
 
 
 def _gguf(weights: Weights, out: Path, dtype: str) -> list[str]:
-    from gptwo.formats import gguf
+    with extra_for("gguf"):
+        from gptwo.formats import gguf
 
     return gguf.write(weights, out, dtype)
 
 
 def _onnx(weights: Weights, out: Path, dtype: str) -> list[str]:
-    from gptwo.formats import onnx
+    with extra_for("onnx"):
+        from gptwo.formats import onnx
 
     return onnx.write(weights, out, dtype)
 
@@ -55,11 +58,6 @@ DTYPES = {
     "gguf": ("f32", "f16", "q8_0"),
     "onnx": ("f32",),
 }
-
-
-def recognise(path: Path) -> str:
-    """The format of a file or folder, by content: a key of `READERS`. Raises ModelError."""
-    return locate(path)[0]
 
 
 def read(path: Path, tokenizer: Path | None = None) -> tuple[Weights, list[str]]:
@@ -94,7 +92,7 @@ def convert(
             f"cannot write {dtype} {to}", remedy=f"formats and their numbers are {known}"
         )
     kind, file = locate(source)
-    paths = {file, *hf.companions(kind, file), *([tokenizer] if tokenizer else [])}
+    paths = {file, *([tokenizer] if tokenizer else [])}
     config = {"to": to, "dtype": dtype}
     with stage(out, kind="model", config=config, inputs=fingerprint_inputs(paths)) as made:
         if made.done is not None:
@@ -144,3 +142,6 @@ def _result(manifest: Manifest, out: Path) -> dict[str, Any]:
         "largest_logit_difference": details["largest_logit_difference"],
         "notes": details["notes"],
     }
+
+
+__all__ = ["DTYPES", "READERS", "WRITERS", "convert", "read", "recognise"]

@@ -1,9 +1,10 @@
 """A model between two formats: its shape, its tensors under the released names, its vocabulary."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,31 @@ def shapes(config: GPT2Config) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "ln_f.bias", (C,)
     if not config.tied_head:
         yield HEAD, (config.vocab_size, C)
+
+
+def stated_shape(
+    values: Any,
+    words: Mapping[str, str],
+    source: Path,
+    *,
+    activation: str = "gelu_new",
+    tied_head: bool = True,
+) -> GPT2Config:
+    """The shape as a file states it; `words`: what it calls vocab_size, n_ctx and the rest.
+
+    Raises ModelError for what is missing, not a whole number or no shape of a GPT-2.
+    """
+    try:
+        sides = {ours: values[word] for ours, word in words.items()}
+        wrong = [words[name] for name, side in sides.items() if type(side) is not int]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: expected whole numbers")
+        return GPT2Config(activation=activation, tied_head=tied_head, **sides)
+    except (LookupError, TypeError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, LookupError) else error
+        raise ModelError(
+            f"{source} states no GPT-2 shape: {what}", remedy="use the file as its tool wrote it"
+        ) from error
 
 
 def checked(weights: Weights, source: Path) -> Weights:

@@ -1,0 +1,92 @@
+"""Hugging Face folders: config.json with model.safetensors or, read only, pytorch_model.bin."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from gptwo.artifacts import atomic_write, write_json
+from gptwo.errors import ModelError
+from gptwo.formats import pickles
+from gptwo.formats.weights import HEAD, Weights, checked
+from gptwo.model.weights import (
+    BUFFERS,
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    hf_config,
+    load_model,
+    read_config,
+)
+from gptwo.tokens.tokenizer import HF, MERGES, Tokenizer
+
+DTYPES = {
+    "f32": (torch.float32, "float32"),
+    "f16": (torch.float16, "float16"),
+    "bf16": (torch.bfloat16, "bfloat16"),
+}
+
+
+def read(folder: Path) -> Weights:
+    """A checkpoint of ours or of the transformers library, in one safetensors file or several."""
+    model = load_model(folder)
+    return checked(Weights(model.config, model.state_dict(), vocabulary(folder)), folder)
+
+
+def read_pickle(folder: Path) -> Weights:
+    """config.json with pytorch_model.bin, or with its pytorch_model-00001-of-00002.bin."""
+    config = read_config(folder)
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("pytorch_model*.bin")):
+        tensors |= pickles.load(path).tensors
+    named = {
+        name.removeprefix(PREFIX): value
+        for name, value in tensors.items()
+        if not BUFFERS.search(name)
+    }
+    if config.tied_head:
+        drop_copy_of_embedding(named, folder)
+    return checked(Weights(config, named, vocabulary(folder)), folder)
+
+
+def drop_copy_of_embedding(tensors: dict[str, Tensor], source: Path) -> None:
+    """Formats with a tied head often repeat it; another head there would silently be lost."""
+    head, embedding = tensors.pop(HEAD, None), tensors.get("wte.weight")
+    if head is not None and embedding is not None and not torch.equal(head, embedding):
+        raise ModelError(
+            f"{source} has an output head that is not its embedding, expected the same numbers",
+            remedy="use the file as its tool wrote it",
+        )
+
+
+def vocabulary(folder: Path) -> Tokenizer | None:
+    """The tokenizer whose files lie in `folder`, if any do."""
+    names = (MERGES, HF, "merges.txt")
+    return Tokenizer.load(folder) if any((folder / name).exists() for name in names) else None
+
+
+def write(weights: Weights, out: Path, dtype: str) -> list[str]:
+    """config.json and model.safetensors, as transformers and `gptwo.load` open them."""
+    kind, name = DTYPES[dtype]
+    config: dict[str, Any] = hf_config(weights.config) | {"torch_dtype": name}
+    tensors = {
+        name if name == HEAD else PREFIX + name: rounded(value, kind, name)
+        for name, value in weights.tensors.items()
+    }
+    write_json(out / CONFIG, config)
+    with atomic_write(out / WEIGHTS) as handle:
+        handle.write(save(tensors, metadata={"format": "pt"}))
+    return []
+
+
+def rounded(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """`value` in fewer bits. Raises ModelError for a number that float16 cannot hold."""
+    smaller = value.to(dtype)
+    if not torch.isfinite(smaller).all():
+        raise ModelError(
+            f"{name} holds {float(value.abs().max()):.4g}, more than float16's 65,504",
+            remedy="write it as bf16 or f32",
+        )
+    return smaller
