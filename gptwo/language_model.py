@@ -10,9 +10,11 @@ from gptwo.config import from_dict
 from gptwo.errors import ModelError, UsageError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.weights import WEIGHTS, load_model, resolve
+from gptwo.progress import SILENT, Reporter
 from gptwo.text.config import SampleConfig
 from gptwo.text.generate import stream
 from gptwo.tokens.tokenizer import Tokenizer
+from gptwo.web.sources import fetch_released, released
 from gptwo.world import here
 from gptwo.zeroshot.score import Request, Scorer
 
@@ -72,12 +74,30 @@ class LanguageModel:
         return "".join(stream(self.model, self.tokenizer, prompt, config))
 
 
-def load(model: str | Path, *, device: str = "") -> LanguageModel:
-    """Open a run folder (its newest checkpoint), a checkpoint or a Hugging Face GPT-2 folder.
+def find_model(model: str | Path, reporter: Reporter = SILENT) -> Path:
+    """What a MODEL stands for: a path as it is, or a released name as its folder in the cache.
 
-    Raises ModelError (exit code 4) for what is missing, damaged or does not fit together.
+    A released model is downloaded the first time. Something of that name on disk comes first.
     """
-    folder = resolve(Path(model))
+    path, known = Path(model), released()
+    if path.exists():
+        return path
+    if str(model) not in known:
+        raise ModelError(
+            f"{model} does not exist",
+            remedy=f"name a run or a model folder, or one of {', '.join(known)}",
+        )
+    return fetch_released(known[str(model)], reporter)
+
+
+def load(model: str | Path, *, device: str = "", reporter: Reporter = SILENT) -> LanguageModel:
+    """Open a run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a
+    released model by name ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl").
+
+    Raises ModelError (exit code 4) for what is missing, damaged or does not fit together, and
+    NetworkError (7) for a released model that cannot be downloaded.
+    """
+    folder = resolve(find_model(model, reporter))
     world = here(device=device)
     network = load_model(folder, world.device)
     tokenizer = Tokenizer.load(folder)
