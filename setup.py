@@ -2,13 +2,18 @@
 
 from setuptools import Extension, setup
 
-setup(
-    ext_modules=[
-        Extension(
-            "gptwo.native._merges",
-            sources=["gptwo/native/merges.c"],
-            extra_compile_args=["-O3", "-std=c11"],
-            optional=True,
-        )
-    ]
-)
+CUT = ["gptwo/native/cut.h", "gptwo/native/unicode_classes.h"]
+
+
+def kernel(name: str, depends: list[str]) -> Extension:
+    """`gptwo.native._NAME` from NAME.c."""
+    return Extension(
+        f"gptwo.native._{name}",
+        sources=[f"gptwo/native/{name}.c"],
+        depends=depends,
+        extra_compile_args=["-O3", "-std=c11"],
+        optional=True,
+    )
+
+
+setup(ext_modules=[kernel("merges", []), kernel("encode", CUT)])
