@@ -1,4 +1,5 @@
 """ids -> logits: the architecture of the paper (section 2.3), weights in and out.
 
-`gpt2.py` is the model, `sizes.py` the shapes, `loss.py` the training loss, `weights.py` the files.
+`gpt2.py` is the model, `gpt1.py` its ancestor, `sizes.py` the shapes, `loss.py` the training loss,
+`weights.py` the files.
 """

@@ -66,6 +66,20 @@ class KeyValueCache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]  # (B, H, S, D)
 
 
+def left_padded(padding: Tensor, length: int, start: int = 0) -> tuple[Tensor, Tensor]:
+    """Texts of different lengths in one batch, ending together: where each id stands and looks.
+
+    `padding` (B) counts the ids before each text. For `length` columns from `start` on (how much
+    the cache holds): positions (B, T), 0 at a text's first id, and the mask (B, 1, T, S), both for
+    `GPT2.hidden`. Padding sees itself, because a softmax over nothing is not a number.
+    """
+    keys = torch.arange(start + length, device=padding.device)  # (S)
+    queries = keys[start:, None]  # (T, 1)
+    positions = (keys[start:] - padding[:, None]).clamp(min=0)  # (B, T)
+    of_text = keys >= padding[:, None, None]  # (B, 1, S)
+    return positions, ((keys <= queries) & of_text | (keys == queries))[:, None]
+
+
 class Attention(nn.Module):
     """Causal multi-head self-attention."""
 
@@ -192,11 +206,12 @@ class GPT2(nn.Module):
         if cache is not None and start + T > cache.capacity:
             raise ValueError(f"{start + T} positions, but the cache holds {cache.capacity}")
         if positions is None:
-            if start + T > self.config.n_ctx:
-                raise ValueError(
-                    f"{start + T} positions, but the model has {self.config.n_ctx} (n_ctx)"
-                )
             positions = torch.arange(start, start + T, device=ids.device)  # (T)
+            last = start + T - 1
+        else:
+            last = int(positions.max())
+        if last >= self.config.n_ctx:  # past its table a device may answer with zeros
+            raise ValueError(f"{last + 1} positions, but the model has {self.config.n_ctx} (n_ctx)")
         if mask is None and start and T > 1:
             # Query i of this call stands at start + i and sees everything up to itself; a single
             # query is the last position and sees all there is, so it needs no mask.

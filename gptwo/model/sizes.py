@@ -1,4 +1,4 @@
-"""The shape of a GPT-2 and the named sizes."""
+"""The shapes of GPT-2 and of GPT-1, and the named sizes."""
 
 from dataclasses import dataclass
 
@@ -24,13 +24,7 @@ class GPT2Config:
     tied_head: bool = True  # wte is the output head too; False: a head of its own, lm_head
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), found {self.dropout}")
+        _check_shape(self)
         if self.wpe_std < 0:
             raise ValueError(f"wpe_std must not be negative, found {self.wpe_std}")
         for name, choices in CHOICES.items():
@@ -45,6 +39,36 @@ class GPT2Config:
         C = self.n_embd
         rows = self.vocab_size * (1 if self.tied_head else 2) + self.n_ctx + 2
         return rows * C + self.n_layer * (12 * C * C + 13 * C)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPT1Config:
+    """The shape of GPT-1; the defaults are the published one (Radford et al. 2018, section 4.1)."""
+
+    vocab_size: int = 40478
+    n_ctx: int = 512
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.1  # on embeddings, attention weights and both residual branches
+
+    def __post_init__(self) -> None:
+        _check_shape(self)
+
+    def parameters(self) -> int:
+        """Exact count: V C + n_ctx C + L (12 C^2 + 13 C); there is no last normalisation."""
+        C = self.n_embd
+        return (self.vocab_size + self.n_ctx) * C + self.n_layer * (12 * C * C + 13 * C)
+
+
+def _check_shape(config: GPT2Config | GPT1Config) -> None:
+    for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, found {getattr(config, name)}")
+    if config.n_embd % config.n_head:
+        raise ValueError(f"n_embd {config.n_embd} is not a multiple of n_head {config.n_head}")
+    if not 0.0 <= config.dropout < 1.0:
+        raise ValueError(f"dropout must be in [0, 1), found {config.dropout}")
 
 
 # The four of the paper (table 2), and a ladder for processors: learned vocabularies are smaller

@@ -1,26 +1,43 @@
 """Small models with random weights, biases and gains included."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GPT2Config as TheirConfig
 from transformers import GPT2LMHeadModel
 
+from gptwo.model.gpt1 import GPT1
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 
+Model = TypeVar("Model", bound=nn.Module)
 TINY = GPT2Config(vocab_size=61, n_ctx=24, n_layer=2, n_head=2, n_embd=32)
 
+# The released shapes: as many heads, each 4 channels wide instead of 64, and a quarter of the
+# layers, so that width and depth stand in the released ratio.
+SCALED = {
+    name: GPT2Config(vocab_size=501, n_ctx=48, n_layer=layers, n_head=heads, n_embd=4 * heads)
+    for name, layers, heads in (
+        ("small", 3, 12),
+        ("medium", 6, 16),
+        ("large", 9, 20),
+        ("xl", 12, 25),
+    )
+}
 
-def made(config: GPT2Config = TINY, seed: int = 0) -> GPT2:
-    """A model in evaluation mode in which no parameter is zero or one."""
-    torch.manual_seed(seed)
-    model = GPT2(config)
+
+def stirred(model: Model) -> Model:
+    """`model` in evaluation mode, and no parameter of it zero or one."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.eval()
+
+
+def made(config: GPT2Config = TINY, seed: int = 0) -> GPT2:
+    torch.manual_seed(seed)
+    return stirred(GPT2(config))
 
 
 def random_ids(config: GPT2Config, batch: int = 2, length: int = 0, seed: int = 1) -> Tensor:
@@ -43,8 +60,21 @@ def theirs(config: GPT2Config, **more: Any) -> GPT2LMHeadModel:
         **more,
     )
     torch.manual_seed(5)
-    model = GPT2LMHeadModel(shape)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.eval()
+    return stirred(GPT2LMHeadModel(shape))
+
+
+def embeddings(model: GPT2 | GPT1) -> list[Tensor]:
+    """What the embeddings give, call by call, ready to receive gradients."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, out: Tensor) -> None:
+        if out.requires_grad:
+            out.retain_grad()
+        kept.append(out)
+
+    model.drop.register_forward_hook(keep)
+    return kept
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())

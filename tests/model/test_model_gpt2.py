@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from made_model import TINY, made, random_ids
 from torch import nn
 
-from gptwo.model.gpt2 import GPT2, MLP, Conv1D, KeyValueCache
+from gptwo.model.gpt2 import GPT2, MLP, Conv1D
 from gptwo.model.sizes import SIZES, GPT2Config
 
 RELEASED = {
@@ -96,20 +96,6 @@ def test_a_new_model_knows_nothing(fresh: GPT2) -> None:
     with torch.no_grad():
         loss = float(fresh.loss(ids[:, :-1], ids[:, 1:]))
     assert loss == pytest.approx(math.log(4000), abs=0.15)
-
-
-@pytest.mark.parametrize("position", [0, 1, 6, 11])
-def test_no_position_sees_the_future(position: int) -> None:
-    """The gradient of one position's scores reaches the embeddings up to it and no further."""
-    model = made()
-    ids = random_ids(model.config, batch=1, length=12)
-    kept: list[torch.Tensor] = []
-    model.drop.register_forward_hook(
-        lambda module, inputs, out: kept.append(out.retain_grad() or out)
-    )
-    model(ids)[0, position].square().sum().backward()
-    reached = kept[0].grad[0].abs().sum(-1) > 0  # type: ignore[index]
-    assert reached.tolist() == [i <= position for i in range(12)]
 
 
 def test_a_changed_token_changes_only_what_follows() -> None:
@@ -212,72 +198,6 @@ def test_dropout_stands_at_four_places() -> None:
         patch.setattr(F, "scaled_dot_product_attention", counted)
         model(random_ids(TINY))
     assert counts == {"plain": 1 + 2 * 2, "attention": 2}
-
-
-# Cached decoding.
-
-
-@pytest.mark.parametrize("calls", [[1] * 24, [24], [10, 1, 1, 12], [1, 5, 18], [23, 1]])
-def test_cached_equals_uncached(calls: list[int]) -> None:
-    model, ids = made(), random_ids(TINY)
-    cache, found, start = KeyValueCache(TINY, 2, 24), [], 0
-    with torch.no_grad():
-        for length in calls:
-            found.append(model(ids[:, start : start + length], cache=cache))
-            start += length
-            assert cache.length == start
-        assert torch.allclose(torch.cat(found, 1), model(ids), atol=1e-5)
-
-
-def test_positions_continue_the_cache() -> None:
-    """The same token after the same text, at another position, is another thing."""
-    model = made()
-    token = torch.tensor([[7]])
-    with torch.no_grad():
-        cache = KeyValueCache(TINY, 1, 4)
-        first = model(token, cache=cache)
-        second = model(token, cache=cache)
-        assert not torch.allclose(first, second, atol=1e-3)
-        told = model(token, positions=torch.tensor([[0]]))
-        assert torch.allclose(first, told, atol=1e-6)
-
-
-def test_a_position_past_the_last_is_refused() -> None:
-    model = made()
-    with torch.no_grad():
-        model(random_ids(TINY, length=24))
-        with pytest.raises(ValueError, match=r"25 positions, but the model has 24 \(n_ctx\)"):
-            model(random_ids(TINY, length=25))
-        cache = KeyValueCache(TINY, 1, 30)
-        model(random_ids(TINY, batch=1, length=24), cache=cache)
-        with pytest.raises(ValueError, match=r"25 positions, but the model has 24"):
-            model(torch.tensor([[1]]), cache=cache)
-        with pytest.raises(IndexError):
-            model(torch.tensor([[1]]), positions=torch.tensor([[24]]))
-
-
-@pytest.mark.parametrize("positions", [None, torch.tensor([[3]])])
-def test_a_cache_that_is_full_is_refused(positions: torch.Tensor | None) -> None:
-    model, cache = made(), KeyValueCache(TINY, 1, 3)
-    with torch.no_grad():
-        model(torch.tensor([[1, 2, 3]]), cache=cache)
-        with pytest.raises(ValueError, match="4 positions, but the cache holds 3"):
-            model(torch.tensor([[1]]), cache=cache, positions=positions)
-
-
-def test_a_tree_of_continuations_is_scored_as_if_each_stood_alone() -> None:
-    """The context once, two branches after it, by positions and a mask."""
-    model = made()
-    context, one, two = [3, 1, 4, 1], [5, 9, 2], [6, 5]
-    branch = torch.tensor([0] * 4 + [1] * 3 + [2] * 2)
-    positions = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 4, 5]])
-    same = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
-    mask = (same & torch.ones(9, 9).tril().bool())[None, None]
-    with torch.no_grad():
-        tree = model(torch.tensor([context + one + two]), positions=positions, mask=mask)[0]
-        alone = [model(torch.tensor([context + tail]))[0] for tail in (one, two)]
-    assert torch.allclose(tree[:7], alone[0], atol=1e-5)
-    assert torch.allclose(tree[7:], alone[1][4:], atol=1e-5)
 
 
 @pytest.mark.parametrize(
