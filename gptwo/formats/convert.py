@@ -4,8 +4,10 @@ What `convert` makes is always a folder with a manifest: the weights under the n
 expects, and the vocabulary's files beside them where there is one.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gptwo.artifacts import Manifest, fingerprint_inputs, stage
@@ -101,11 +103,17 @@ def convert(
         weights, notes = read(source, tokenizer)
         reporter.check()
         reporter.say(f"convert: writing {to} to {out}")
-        if weights.tokenizer is not None:
-            weights.tokenizer.save(out)
-        notes = [*notes, *WRITERS[to](weights, out, dtype)]
-        reporter.check()
-        difference = _difference(weights, out, dtype) if to in READERS else None
+        with TemporaryDirectory(dir=made.work) as name:
+            draft = Path(name)
+            notes += WRITERS[to](weights, draft, dtype)
+            if weights.tokenizer is not None:
+                weights.tokenizer.save(draft)
+            reporter.check()
+            difference = _difference(weights, draft, dtype) if to in READERS else None
+            for path in draft.iterdir():
+                with path.open("rb") as handle:
+                    os.fsync(handle.fileno())
+                path.rename(out / path.name)
         parameters = weights.config.parameters()
         known = weights.tokenizer
         manifest = made.commit(
@@ -122,11 +130,13 @@ def convert(
 
 def _difference(weights: Weights, out: Path, dtype: str) -> float:
     """How far the logits of what was written are from the source's; none at all in f32."""
-    back = READERS[recognise(out)](locate(out)[1])
+    kind, file = locate(out)
+    back = READERS[kind](file)
     difference = float((sample_logits(weights) - sample_logits(back)).abs().max())
     if dtype == "f32" and difference:
         raise ModelError(
-            f"{out} gives logits up to {difference:.2g} from the source's, expected the same bits",
+            f"what was written gives logits up to {difference:.2g} from the source's, expected "
+            "the same bits; it is not kept",
             remedy="try again, on another disk if it happens again",
         )
     return difference

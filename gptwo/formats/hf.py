@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
-from gptwo.artifacts import atomic_write, write_json
-from gptwo.errors import ModelError
+from gptwo.artifacts import write_json
+from gptwo.errors import ModelError, ResourceError
 from gptwo.formats import pickles
 from gptwo.formats.weights import HEAD, Weights, checked
 from gptwo.model.weights import (
@@ -69,19 +70,21 @@ def vocabulary(folder: Path) -> Tokenizer | None:
 
 def write(weights: Weights, out: Path, dtype: str) -> list[str]:
     """config.json and model.safetensors, as transformers and `gptwo.load` open them."""
-    kind, name = DTYPES[dtype]
-    config: dict[str, Any] = hf_config(weights.config) | {"torch_dtype": name}
+    kind, called = DTYPES[dtype]
+    config: dict[str, Any] = hf_config(weights.config) | {"torch_dtype": called}
     tensors = {
-        name if name == HEAD else PREFIX + name: rounded(value, kind, name)
+        name if name == HEAD else PREFIX + name: _rounded(value, kind, name)
         for name, value in weights.tensors.items()
     }
     write_json(out / CONFIG, config)
-    with atomic_write(out / WEIGHTS) as handle:
-        handle.write(save(tensors, metadata={"format": "pt"}))
+    try:
+        save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # it keeps the system's words, not its error number
+        raise ResourceError(f"cannot write {out / WEIGHTS}: {error}", remedy="make room") from error
     return []
 
 
-def rounded(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+def _rounded(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """`value` in fewer bits. Raises ModelError for a number that float16 cannot hold."""
     smaller = value.to(dtype)
     if not torch.isfinite(smaller).all():

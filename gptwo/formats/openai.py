@@ -22,7 +22,7 @@ SHAPE = {"vocab_size": "n_vocab"} | {
 }
 NAME = re.compile(r"model/(?:h(\d+)/)?([a-z0-9_]+(?:/c_[a-z]+)?)(?:/([wbg]))?")
 PARTS = {"w": ".weight", "g": ".weight", "b": ".bias", None: ".weight"}
-POINTER = re.compile(r'^model_checkpoint_path: "([^"/]+)"', re.MULTILINE)
+POINTER = re.compile(r'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', re.MULTILINE)
 
 
 def read(folder: Path) -> Weights:

@@ -6,7 +6,7 @@ safetensors file and JSON; this process opens only those two.
 """
 
 import json
-import re
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from gptwo.formats import unpickle
 from gptwo.model.weights import PICKLES, what_is
 
 STARTS = (b"PK\x03\x04", *PICKLES)
-GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,17 @@ def load(path: Path) -> Unpickled:
         )
     with TemporaryDirectory(prefix="gptwo-") as folder:
         tensors, facts = Path(folder, "tensors.safetensors"), Path(folder, "facts.json")
-        command = [sys.executable, "-I", unpickle.__file__, path.resolve(), tensors, facts]
+        command = [
+            sys.executable,
+            "-P",
+            "-W",
+            "ignore",
+            unpickle.__file__,
+            path.resolve(),
+            tensors,
+            facts,
+        ]
+        here = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         ran = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -57,7 +66,7 @@ def load(path: Path) -> Unpickled:
             text=True,
             errors="replace",
             start_new_session=True,  # a Ctrl-C is this process' to handle
-            env={"OMP_NUM_THREADS": "1"},
+            env=os.environ | here,
         )
         if ran.returncode:
             raise ModelError(
@@ -68,11 +77,8 @@ def load(path: Path) -> Unpickled:
 
 
 def _reason(ran: subprocess.CompletedProcess[str]) -> str:
-    """Why the child gave up, in one line."""
-    if ran.returncode < 0 or "alloc" in ran.stderr or "MemoryError" in ran.stderr:
-        return "it takes more memory or time than a file of its size may"
-    asked = GLOBAL.search(ran.stderr)
-    if asked:
-        return f"it is a pickle that asks for {asked[1]}, which is code and not weights"
-    lines = ran.stderr.strip().splitlines() or ["no reason given"]
-    return lines[-1][:300]
+    """Why the child gave up: its last line, or what it means that it was killed."""
+    if ran.returncode < 0:
+        return f"it takes more memory or time than a file of its size may ({-ran.returncode})"
+    lines = ran.stderr.strip().splitlines()
+    return lines[-1] if lines else f"the process that read it ended with {ran.returncode}"

@@ -1,10 +1,11 @@
-"""The child process that reads a pickle: `python -I unpickle.py FILE TENSORS FACTS`.
+"""The child process that reads a pickle: `python -P unpickle.py FILE TENSORS FACTS`.
 
 It imports nothing of ours, runs under limits taken from the size of the file, and ends with a line
 on stderr when it does not like what it sees. See `pickles.py`.
 """
 
 import json
+import re
 import resource
 import sys
 import zipfile
@@ -26,7 +27,9 @@ def main(source: Path, tensors_file: Path, facts_file: Path) -> None:
     torch.set_num_threads(1)
     size = source.stat().st_size
     _limit(size)
-    if zipfile.is_zipfile(source):
+    with source.open("rb") as handle:
+        zipped = handle.read(2) == b"PK"
+    if zipped:
         _inspect(source, size)
     value = torch.load(source, map_location="cpu", weights_only=True)
     tensors, facts = _parts(value)
@@ -108,8 +111,23 @@ def _plain(value: Any) -> Any:
     return type(value).__name__
 
 
+def reason(error: Exception) -> str:
+    """One line for a person of what went wrong; torch says it in many."""
+    text = str(error)
+    asked = re.search(r"GLOBAL (\S+)", text)
+    if asked:
+        return f"it is a pickle that asks for {asked[1]}, which is code and not weights"
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return "it takes more memory than a file of its size may"
+    if isinstance(error, zipfile.BadZipFile):
+        return f"damaged or truncated ({text})"
+    refused = re.search(r"WeightsUnpickler error:\s*(.+)", text)
+    lines = [refused[1]] if refused else text.splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 if __name__ == "__main__":
     try:
         main(*map(Path, sys.argv[1:]))
     except Exception as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(reason(error))

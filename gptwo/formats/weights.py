@@ -136,7 +136,9 @@ def fitted(weights: Weights, source: Path) -> tuple[Weights, list[str]]:
     Logits of real ids stay what they were. A tokenizer with more ids than rows is a ModelError.
     """
     rows = weights.config.vocab_size
-    if weights.tokenizer is None or weights.tokenizer.vocab_size == rows:
+    if weights.tokenizer is None:
+        return weights, [f"no tokenizer known: all {rows:,} rows of embeddings are kept"]
+    if weights.tokenizer.vocab_size == rows:
         return weights, []
     known = weights.tokenizer.vocab_size
     if known > rows:
