@@ -370,24 +370,24 @@ def _prepare_work(folder: Path, plan: dict[str, Any]) -> None:
         write_json(path, plan)
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path, *, error: type[GptwoError] = DataError) -> dict[str, Any]:
     """Check every finished folder at or below `folder` against its hashes.
 
-    Returns {"folders": n, "files": n, "bytes": n}; raises `DataError` that lists what is damaged.
+    Returns {"folders": n, "files": n, "bytes": n}; raises `error` that lists what is damaged.
     """
     found = sorted(
         path.parent for path in folder.rglob(MANIFEST) if WORK not in path.relative_to(folder).parts
     )
     if not found:
-        raise DataError(f"{folder} holds no {MANIFEST}", remedy="name a run or a model folder")
+        raise error(f"{folder} holds no {MANIFEST}", remedy="name a run or a model folder")
     problems, files, total = [], 0, 0
     for part in found:
-        manifest = read_manifest(part)
+        manifest = read_manifest(part, error=error)
         problems += damage(part, manifest)
         files += len(manifest.files)
         total += sum(entry["bytes"] for entry in manifest.files.values())
     if problems:
-        raise DataError(
+        raise error(
             f"{len(problems)} damaged: " + "; ".join(problems[:5]),
             remedy="restore them from a copy, or delete their folder and make it again",
         )

@@ -90,6 +90,12 @@ def find_model(model: str | Path, reporter: Reporter = SILENT) -> Path:
     return fetch_released(known[str(model)], reporter)
 
 
+def released_name(weights_sha256: str) -> str:
+    """The released model that has these very weights, "" for none."""
+    names = [n for n, m in released().items() if m.files[WEIGHTS].sha256 == weights_sha256]
+    return names[0] if names else ""
+
+
 def load(model: str | Path, *, device: str = "", reporter: Reporter = SILENT) -> LanguageModel:
     """Open a run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a
     released model by name ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl").
