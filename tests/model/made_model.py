@@ -56,6 +56,8 @@ def theirs(config: GPT2Config, **more: Any) -> GPT2LMHeadModel:
         n_embd=config.n_embd,
         bos_token_id=config.vocab_size - 1,
         eos_token_id=config.vocab_size - 1,
+        activation_function=config.activation,
+        tie_word_embeddings=config.tied_head,
         attn_implementation="eager",
         **more,
     )
@@ -77,4 +79,4 @@ def embeddings(model: GPT2 | GPT1) -> list[Tensor]:
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
+    return (a.detach() - b.detach()).abs().max().item()
