@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gptwo.artifacts import Manifest, fingerprint_inputs, stage
-from gptwo.errors import ModelError, UsageError
+from gptwo.errors import DataError, ModelError, UsageError
 from gptwo.formats import hf, llmc, mingpt, nanogpt, openai
 from gptwo.formats.extras import extra_for
 from gptwo.formats.recognise import locate, recognise
@@ -94,9 +94,8 @@ def convert(
             f"cannot write {dtype} {to}", remedy=f"formats and their numbers are {known}"
         )
     kind, file = locate(source)
-    paths = {file, *([tokenizer] if tokenizer else [])}
-    config = {"to": to, "dtype": dtype}
-    with stage(out, kind="model", config=config, inputs=fingerprint_inputs(paths)) as made:
+    config, inputs = {"to": to, "dtype": dtype}, _identity(file, tokenizer)
+    with stage(out, kind="model", config=config, inputs=inputs) as made:
         if made.done is not None:
             return _result(made.done, out)
         reporter.say(f"convert: reading {file} ({kind})")
@@ -126,6 +125,14 @@ def convert(
             },
         )
     return _result(manifest, out)
+
+
+def _identity(file: Path, tokenizer: Path | None) -> dict[str, str]:
+    """Hashes of what the result is made of."""
+    try:
+        return fingerprint_inputs([file, *([tokenizer] if tokenizer else [])])
+    except DataError as error:  # a manifest that is damaged: here it is a model's
+        raise ModelError(error.message, remedy=error.remedy) from error
 
 
 def _difference(weights: Weights, out: Path, dtype: str) -> float:

@@ -135,10 +135,10 @@ def open_llmc(path: Path) -> tuple[Peer, np.ndarray]:
 
 def write_nanogpt(peer: Peer, arguments: dict[str, Any], path: Path) -> None:
     """As nanoGPT's train.py saves a compiled model, its optimiser beside it."""
-    optimizer = torch.optim.AdamW(peer.parameters())
+    moment = {"step": torch.tensor(7.0), "exp_avg": torch.zeros(3)}
     checkpoint = {
         "model": {f"_orig_mod.{name}": value for name, value in peer.state_dict().items()},
-        "optimizer": optimizer.state_dict(),
+        "optimizer": {"state": {0: moment}, "param_groups": [{"lr": 6e-4, "params": [0]}]},
         "model_args": arguments,
         "iter_num": 7,
         "best_val_loss": torch.tensor(3.5),
