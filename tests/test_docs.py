@@ -5,6 +5,7 @@ import random
 import re
 import runpy
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +28,9 @@ from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.model.weights import save_checkpoint_model
 from gptwo.recipes import ModelAndTraining, Recipe, model_of_size, recipe
 from gptwo.text.config import SampleConfig
+from gptwo.tokens.bpe import cut
 from gptwo.tokens.config import PackConfig, TokenizerConfig
-from gptwo.tokens.learn import count_file, learn_merges
+from gptwo.tokens.learn import learn_merges
 from gptwo.tokens.pack import pack
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.training.config import TrainingConfig
@@ -256,8 +258,8 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with `runs/demo` in it: a corpus, its tokens, a model that knows nothing."""
     run = tmp_path / "runs" / "demo"
     write_corpus(run / "corpus")
-    pieces = count_file(run / "corpus/train/part-00000.parquet")
-    tokenizer = Tokenizer(learn_merges(pieces, 40))
+    text = " ".join(pq.read_table(run / "corpus/train/part-00000.parquet")["text"].to_pylist())
+    tokenizer = Tokenizer(learn_merges(Counter(cut(text)), 40))
     tokenizer.save(run)
     tokenizer.save(run / "tokenizer")
     pack(run / "corpus", run / "tokenizer", run / "tokens", PackConfig())

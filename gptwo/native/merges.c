@@ -1,48 +1,84 @@
-/* Learning BPE merges: the inner loop of gptwo/tokens/learn.py, which holds its plain Python twin.
+/* Learning BPE merges: the inner loop of gptwo/tokens/learn.py. Its plain twin is
+   gptwo/tokens/merges.py.
 
-   Words (distinct pieces of text) are sequences of symbol ids with a count. Each step takes the most
-   frequent adjacent pair, replaces it everywhere by a new symbol, and corrects the counts of the pairs
-   around it. A heap holds pairs by count; entries may be out of date and are put right when they
-   surface, which is sound because counts of existing pairs only fall and new pairs are pushed with
-   their full count. Counts are 64-bit. */
+   The distinct pieces of a corpus lie one after the other in `cells`, a cell for each byte, an EDGE on
+   either side. A symbol fills as many cells as it has bytes, and its id stands in the first and in the
+   last of them: so both neighbours of a place are found at once, and merging never moves anything.
+
+   Each pair of adjacent symbols knows its count and the places where it was seen. A step takes the most
+   frequent pair, writes a new symbol at its places, and corrects the counts of the pairs around. Pairs
+   that hold the new symbol are all made in that step, so later on counts only fall: a heap of
+   candidates with the counts they once had is put right as they surface. Counts have 64 bits. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { EDGE = -1, INSIDE = -2 }; /* cells that are no symbol: beside a piece, where one began once */
+enum { BYTES = 256, AHEAD = 8 };
+enum { FILLING, MERGING, BUSY, FAILED }; /* of a learner: BUSY while a thread has left the GIL */
+#define SLICE 1000000 /* places after which merge() returns, so that one can be asked to stop */
+
+typedef struct {
+    uint32_t at;    /* its first cell */
+    uint32_t piece; /* whose count it has */
+} Place;
+
 typedef struct {
     int32_t a, b;
     int64_t count;
-    int32_t *words; /* words that held the pair when it was counted; may repeat */
-    int32_t filled, room;
+    Place *places; /* in the order of the cells; some may no longer hold the pair */
+    uint32_t filled, room;
 } Pair;
 
 typedef struct {
     int64_t count;
-    int32_t pair;
-} Entry;
+    int32_t a, b;
+} Candidate;
 
 typedef struct {
-    /* words */
-    int32_t *symbols;   /* all words one after the other */
-    int64_t *start;     /* where each word begins */
-    int32_t *length;    /* its current length; merging shortens it in place */
-    const int64_t *times;
-    /* pairs, and an open-addressing table over them */
+    uint32_t size;  /* in bytes */
+    uint32_t spelt; /* where `bytes` spells it */
+    int32_t before; /* the pair (this, made) of the current step, unless below its first */
+    int32_t after;  /* the pair (made, this), likewise */
+} Symbol;
+
+typedef struct {
+    PyObject_HEAD
+    int greatest; /* the tie rule: the greatest bytes first, else the smallest ids */
+    int state;
+    int32_t id_of[BYTES];
+    int32_t *cells;
+    uint8_t *bytes; /* the byte of each cell, for the tie rule by bytes; first those of ids 0..255 */
+    int64_t cell_count, cell_room;
+    int64_t *counts; /* of each piece */
+    int64_t piece_count, piece_room;
     Pair *pairs;
-    int32_t pair_count, pair_room;
-    int32_t *table;
-    int64_t table_size; /* a power of two */
-    /* heap of candidates */
-    Entry *heap;
+    int64_t pair_count, pair_room;
+    int32_t *byte_pairs; /* [256][256]: the pairs of bytes, -1 where there is none */
+    int32_t *table;      /* open addressing over `pairs`, a power of two */
+    int64_t table_size;
+    Candidate *heap;
     int64_t heap_count, heap_room;
-    /* spelling of each symbol, for the tie rule by bytes */
-    unsigned char **bytes;
-    int32_t *byte_length;
-    int greatest;
-    int failed; /* out of memory */
-} State;
+    Symbol *symbols;
+    int64_t symbol_count, symbol_room;
+} Learner;
+
+/* Room for `wanted` items of `width` bytes in *memory; 0 when there is none. */
+static int reserve(void *memory, int64_t *room, int64_t wanted, size_t width) {
+    void *old, *more;
+    if (wanted <= *room) return 1;
+    int64_t grown = *room * 2 > wanted ? *room * 2 : wanted;
+    memcpy(&old, memory, sizeof old);
+    more = realloc(old, (size_t)grown * width);
+    if (!more) return 0;
+    memcpy(memory, &more, sizeof more);
+    *room = grown;
+    return 1;
+}
+
+/* ---- pairs ---- */
 
 static uint64_t mix(int32_t a, int32_t b) {
     uint64_t x = ((uint64_t)(uint32_t)a << 32) | (uint32_t)b;
@@ -51,278 +87,371 @@ static uint64_t mix(int32_t a, int32_t b) {
     return x ^ (x >> 29);
 }
 
-static void *grown(void *memory, size_t bytes, State *s) {
-    void *more = realloc(memory, bytes);
-    if (!more) s->failed = 1;
-    return more ? more : memory;
+static void enter(Learner *s, int32_t pair) {
+    int64_t slot = mix(s->pairs[pair].a, s->pairs[pair].b) & (s->table_size - 1);
+    while (s->table[slot] >= 0) slot = (slot + 1) & (s->table_size - 1);
+    s->table[slot] = pair;
 }
 
-static void rehash(State *s) {
-    int64_t size = s->table_size * 2;
-    int32_t *table = malloc(size * sizeof(int32_t));
-    if (!table) { s->failed = 1; return; }
-    memset(table, 0xff, size * sizeof(int32_t));
-    for (int32_t i = 0; i < s->pair_count; i++) {
-        int64_t slot = mix(s->pairs[i].a, s->pairs[i].b) & (size - 1);
-        while (table[slot] >= 0) slot = (slot + 1) & (size - 1);
-        table[slot] = i;
-    }
+static int grow_table(Learner *s) {
+    int64_t size = s->table_size ? s->table_size * 2 : 1 << 17;
+    int32_t *table = malloc(size * sizeof *table);
+    if (!table) return 0;
+    memset(table, 0xff, size * sizeof *table);
     free(s->table);
     s->table = table;
     s->table_size = size;
+    for (int64_t i = 0; i < s->pair_count; i++) enter(s, (int32_t)i);
+    return 1;
 }
 
-/* The index of a pair, made when it is new; -1 without memory. */
-static int32_t find(State *s, int32_t a, int32_t b) {
-    if ((int64_t)s->pair_count * 2 >= s->table_size) rehash(s);
-    if (s->failed) return -1;
+/* A pair not seen before; -1 without memory. */
+static int32_t new_pair(Learner *s, int32_t a, int32_t b) {
+    if (s->pair_count == INT32_MAX || !reserve(&s->pairs, &s->pair_room, s->pair_count + 1, sizeof(Pair)))
+        return -1;
+    if (s->pair_count * 2 >= s->table_size && !grow_table(s)) return -1;
+    s->pairs[s->pair_count] = (Pair){.a = a, .b = b};
+    enter(s, (int32_t)s->pair_count);
+    return (int32_t)s->pair_count++;
+}
+
+/* A pair that exists. */
+static Pair *find(Learner *s, int32_t a, int32_t b) {
     int64_t slot = mix(a, b) & (s->table_size - 1);
-    while (s->table[slot] >= 0) {
-        Pair *p = &s->pairs[s->table[slot]];
-        if (p->a == a && p->b == b) return s->table[slot];
-        slot = (slot + 1) & (s->table_size - 1);
+    for (;; slot = (slot + 1) & (s->table_size - 1)) {
+        Pair *pair = &s->pairs[s->table[slot]];
+        if (pair->a == a && pair->b == b) return pair;
     }
-    if (s->pair_count == s->pair_room) {
-        int32_t room = s->pair_room * 2;
-        s->pairs = grown(s->pairs, room * sizeof(Pair), s);
-        if (s->failed) return -1;
-        s->pair_room = room;
-    }
-    s->pairs[s->pair_count] = (Pair){a, b, 0, NULL, 0, 0};
-    s->table[slot] = s->pair_count;
-    return s->pair_count++;
 }
 
-static void add_word(State *s, int32_t pair, int32_t word) {
-    Pair *p = &s->pairs[pair];
-    if (p->filled && p->words[p->filled - 1] == word) return;
-    if (p->filled == p->room) {
-        int32_t room = p->room ? p->room * 2 : 4;
-        p->words = grown(p->words, room * sizeof(int32_t), s);
-        if (s->failed) return;
-        p->room = room;
+static int add_place(Pair *pair, Place place, int64_t count) {
+    if (pair->filled == pair->room) {
+        uint32_t room = pair->room < 4 ? pair->room + 1 : pair->room + pair->room / 2;
+        Place *places = realloc(pair->places, room * sizeof *places);
+        if (!places) return 0;
+        pair->places = places;
+        pair->room = room;
     }
-    p->words[p->filled++] = word;
+    pair->places[pair->filled++] = place;
+    pair->count += count;
+    return 1;
 }
 
-static int compare_bytes(State *s, int32_t a, int32_t b) {
-    int32_t shorter = s->byte_length[a] < s->byte_length[b] ? s->byte_length[a] : s->byte_length[b];
-    int order = memcmp(s->bytes[a], s->bytes[b], shorter);
-    return order ? order : s->byte_length[a] - s->byte_length[b];
+static void forget(Pair *pair) {
+    free(pair->places);
+    pair->places = NULL;
+    pair->filled = pair->room = 0;
+}
+
+static void lose(Pair *pair, int64_t count) {
+    pair->count -= count;
+    if (!pair->count) forget(pair);
+}
+
+/* ---- the heap ---- */
+
+static int compare_spelling(Learner *s, int32_t a, int32_t b) {
+    Symbol x = s->symbols[a], y = s->symbols[b];
+    int order = memcmp(s->bytes + x.spelt, s->bytes + y.spelt, x.size < y.size ? x.size : y.size);
+    return order ? order : (x.size > y.size) - (x.size < y.size);
 }
 
 /* Whether x comes before y: more frequent, then by the tie rule. */
-static int before(State *s, Entry x, Entry y) {
-    if (x.count != y.count) return x.count > y.count;
-    Pair *p = &s->pairs[x.pair], *q = &s->pairs[y.pair];
+static int precedes(Learner *s, const Candidate *x, const Candidate *y) {
+    if (x->count != y->count) return x->count > y->count;
     if (s->greatest) {
-        int order = compare_bytes(s, p->a, q->a);
-        return (order ? order : compare_bytes(s, p->b, q->b)) > 0;
+        int order = compare_spelling(s, x->a, y->a);
+        return (order ? order : compare_spelling(s, x->b, y->b)) > 0;
     }
-    return p->a != q->a ? p->a < q->a : p->b < q->b;
+    return x->a != y->a ? x->a < y->a : x->b < y->b;
 }
 
-static void push(State *s, int32_t pair) {
-    if (s->heap_count == s->heap_room) {
-        int64_t room = s->heap_room * 2;
-        s->heap = grown(s->heap, room * sizeof(Entry), s);
-        if (s->failed) return;
-        s->heap_room = room;
-    }
-    Entry entry = {s->pairs[pair].count, pair};
+static int push(Learner *s, const Pair *pair) {
+    if (!reserve(&s->heap, &s->heap_room, s->heap_count + 1, sizeof(Candidate))) return 0;
+    Candidate new = {pair->count, pair->a, pair->b};
     int64_t i = s->heap_count++;
-    while (i && before(s, entry, s->heap[(i - 1) / 2])) {
+    while (i && precedes(s, &new, &s->heap[(i - 1) / 2])) {
         s->heap[i] = s->heap[(i - 1) / 2];
         i = (i - 1) / 2;
     }
-    s->heap[i] = entry;
+    s->heap[i] = new;
+    return 1;
 }
 
-static Entry pop(State *s) {
-    Entry top = s->heap[0], last = s->heap[--s->heap_count];
+static void sink(Learner *s, Candidate moved) {
     int64_t i = 0;
     for (;;) {
         int64_t child = 2 * i + 1;
         if (child >= s->heap_count) break;
-        if (child + 1 < s->heap_count && before(s, s->heap[child + 1], s->heap[child])) child++;
-        if (!before(s, s->heap[child], last)) break;
+        if (child + 1 < s->heap_count && precedes(s, &s->heap[child + 1], &s->heap[child])) child++;
+        if (!precedes(s, &s->heap[child], &moved)) break;
         s->heap[i] = s->heap[child];
         i = child;
     }
-    s->heap[i] = last;
-    return top;
+    s->heap[i] = moved;
 }
 
-/* Count a neighbour pair up or down; pairs that appear are noted in `fresh` to be pushed. */
-static void change(State *s, int32_t a, int32_t b, int64_t by, int32_t word, int32_t made) {
-    int32_t pair = find(s, a, b);
-    if (pair < 0) return;
-    s->pairs[pair].count += by;
-    if (by > 0 && (a == made || b == made)) add_word(s, pair, word);
-}
-
-/* Replace (a, b) by `made` in one word. */
-static void merge_word(State *s, int32_t word, int32_t a, int32_t b, int32_t made) {
-    int32_t *w = s->symbols + s->start[word], n = s->length[word], out = 0;
-    int64_t times = s->times[word];
-    for (int32_t i = 0; i < n; i++) {
-        if (i + 1 < n && w[i] == a && w[i + 1] == b) {
-            if (out) {
-                change(s, w[out - 1], a, -times, word, made);
-                change(s, w[out - 1], made, times, word, made);
-            }
-            if (i + 2 < n) {
-                change(s, b, w[i + 2], -times, word, made);
-                change(s, made, w[i + 2], times, word, made);
-            }
-            w[out++] = made;
-            i++;
+/* The next pair to merge, off the heap; NULL when no pair is left. */
+static Pair *best(Learner *s) {
+    while (s->heap_count) {
+        Candidate top = s->heap[0];
+        Pair *pair = find(s, top.a, top.b);
+        int current = pair->count == top.count;
+        if (current || !pair->count) {
+            Candidate last = s->heap[--s->heap_count];
+            if (s->heap_count) sink(s, last);
+            if (current) return pair;
         } else {
-            w[out++] = w[i];
+            top.count = pair->count;
+            sink(s, top);
         }
     }
-    s->length[word] = out;
+    return NULL;
 }
 
-static int spell(State *s, int32_t made, int32_t a, int32_t b) {
-    int32_t n = s->byte_length[a] + s->byte_length[b];
-    unsigned char *text = malloc(n);
-    if (!text) { s->failed = 1; return 0; }
-    memcpy(text, s->bytes[a], s->byte_length[a]);
-    memcpy(text + s->byte_length[a], s->bytes[b], s->byte_length[b]);
-    s->bytes[made] = text;
-    s->byte_length[made] = n;
+/* ---- pieces in ---- */
+
+/* One more piece, of at least two bytes. */
+static int add_piece(Learner *s, const uint8_t *text, int64_t length, int64_t count) {
+    int64_t end = s->cell_count + length + 1;
+    if (end > UINT32_MAX || s->piece_count == UINT32_MAX) return 0;
+    if (s->greatest) {
+        int64_t room = s->cell_room;
+        if (!reserve(&s->bytes, &room, end, 1)) return 0;
+        memcpy(s->bytes + s->cell_count, text, length);
+    }
+    if (!reserve(&s->cells, &s->cell_room, end, sizeof *s->cells) ||
+        !reserve(&s->counts, &s->piece_room, s->piece_count + 1, sizeof *s->counts))
+        return 0;
+    int32_t *cells = s->cells + s->cell_count, a = s->id_of[text[0]];
+    cells[0] = a;
+    for (int64_t i = 1; i < length; i++) {
+        int32_t b = s->id_of[text[i]], *pair = &s->byte_pairs[a * BYTES + b];
+        Place place = {(uint32_t)(s->cell_count + i - 1), (uint32_t)s->piece_count};
+        if (*pair < 0) *pair = new_pair(s, a, b);
+        if (*pair < 0 || !add_place(&s->pairs[*pair], place, count)) return 0;
+        cells[i] = a = b;
+    }
+    cells[length] = EDGE;
+    s->counts[s->piece_count++] = count;
+    s->cell_count = end;
     return 1;
 }
 
-static void count_pairs(State *s, int64_t words) {
-    for (int64_t word = 0; word < words && !s->failed; word++) {
-        int32_t *w = s->symbols + s->start[word];
-        for (int32_t i = 0; i + 1 < s->length[word]; i++) {
-            int32_t pair = find(s, w[i], w[i + 1]);
-            if (pair < 0) return;
-            s->pairs[pair].count += s->times[word];
-            add_word(s, pair, (int32_t)word);
-        }
-    }
-    for (int32_t pair = 0; pair < s->pair_count && !s->failed; pair++) push(s, pair);
+/* ---- merging ---- */
+
+static int new_symbol(Learner *s, uint32_t size, uint32_t spelt) {
+    if (s->symbol_count == INT32_MAX ||
+        !reserve(&s->symbols, &s->symbol_room, s->symbol_count + 1, sizeof(Symbol)))
+        return 0;
+    s->symbols[s->symbol_count++] = (Symbol){size, spelt, -1, -1};
+    return 1;
 }
 
-/* Make up to `most` merges into `merges` (pairs of ids); returns how many. */
-static int64_t run(State *s, int64_t words, int64_t most, int32_t *merges) {
-    int64_t done = 0;
-    count_pairs(s, words);
-    while (done < most && s->heap_count && !s->failed) {
-        Entry top = pop(s);
-        Pair *p = &s->pairs[top.pair];
-        if (p->count < 1) continue;
-        if (p->count != top.count) { push(s, top.pair); continue; }
-        int32_t a = p->a, b = p->b, made = 256 + (int32_t)done;
-        if (!spell(s, made, a, b)) break;
-        merges[2 * done] = a;
-        merges[2 * done + 1] = b;
-        done++;
-        int32_t *held = p->words, filled = p->filled, first = s->pair_count;
-        p->words = NULL;
-        p->filled = p->room = 0;
-        p->count = 0;
-        for (int32_t k = 0; k < filled && !s->failed; k++) {
-            if (k && held[k] == held[k - 1]) continue;
-            merge_word(s, held[k], a, b, made);
-        }
-        free(held);
-        s->pairs[top.pair].count = 0;
-        for (int32_t pair = first; pair < s->pair_count && !s->failed; pair++)
-            if (s->pairs[pair].count > 0) push(s, pair);
+/* Count the pair (a, b), new in this step, at one more place. `pair` remembers which it is. */
+static int count_new(Learner *s, int32_t *pair, int64_t first, int32_t a, int32_t b, Place place) {
+    if (*pair < first) *pair = new_pair(s, a, b);
+    return *pair >= 0 && add_place(&s->pairs[*pair], place, s->counts[place.piece]);
+}
+
+/* Write `made` over (a, b) at one place, if they are still there. */
+static int merge_place(Learner *s, Place place, int32_t a, int32_t b, int32_t made, int64_t first) {
+    int32_t *cells = s->cells;
+    int64_t at = place.at, right = at + s->symbols[a].size;
+    if (cells[at] != a || cells[right] != b) return 1;
+    int64_t end = right + s->symbols[b].size;
+    cells[right] = INSIDE; /* an old place of the right symbol must not find it again */
+    cells[at] = cells[end - 1] = made;
+    int32_t before = cells[at - 1], after = cells[end];
+    if (before >= 0) {
+        Place left = {(uint32_t)(at - s->symbols[before].size), place.piece};
+        if (!count_new(s, &s->symbols[before].before, first, before, made, left)) return 0;
+    }
+    return after < 0 || count_new(s, &s->symbols[after].after, first, made, after, place);
+}
+
+/* What the new pairs have gained their predecessors have lost: (made, y) from (b, y), (x, made) from
+   (x, a). The former come first: one of the latter is (made, made), taken from (made, a), which is
+   new itself and must not shrink before it has been taken from (b, a). */
+static int settle(Learner *s, int32_t a, int32_t b, int32_t made, int64_t first) {
+    for (int64_t i = first; i < s->pair_count; i++)
+        if (s->pairs[i].b != made) lose(find(s, b, s->pairs[i].b), s->pairs[i].count);
+    for (int64_t i = first; i < s->pair_count; i++)
+        if (s->pairs[i].b == made) lose(find(s, s->pairs[i].a, a), s->pairs[i].count);
+    Pair *merged = find(s, a, b);
+    merged->count = 0;
+    forget(merged);
+    for (int64_t i = first; i < s->pair_count; i++)
+        if (s->pairs[i].count && !push(s, &s->pairs[i])) return 0;
+    return 1;
+}
+
+/* One merge. `worked` counts the places looked at. */
+static int step(Learner *s, Pair *pair, int64_t *worked) {
+    int32_t a = pair->a, b = pair->b, made = (int32_t)s->symbol_count;
+    int64_t first = s->pair_count, filled = pair->filled;
+    Place *places = pair->places; /* they leave the pair: it may move, or be lost with a == b */
+    pair->places = NULL;
+    pair->filled = pair->room = 0;
+    int fine = new_symbol(s, s->symbols[a].size + s->symbols[b].size, places[0].at);
+    for (int64_t k = 0; k < filled && fine; k++) {
+        if (k + AHEAD < filled) __builtin_prefetch(&s->cells[places[k + AHEAD].at], 1);
+        fine = merge_place(s, places[k], a, b, made, first);
+    }
+    free(places);
+    *worked += filled;
+    return fine && settle(s, a, b, made, first);
+}
+
+/* Up to `most` merges into `merges` (pairs of ids); returns how many, -1 without memory. */
+static int64_t merge(Learner *s, int64_t most, int32_t *merges) {
+    int64_t done = 0, worked = 0;
+    for (Pair *pair; done < most && worked < SLICE && (pair = best(s)); done++) {
+        merges[2 * done] = pair->a;
+        merges[2 * done + 1] = pair->b;
+        if (!step(s, pair, &worked)) return -1;
     }
     return done;
 }
 
-static void release(State *s, int64_t symbols) {
-    for (int32_t i = 0; i < s->pair_count; i++) free(s->pairs[i].words);
-    if (s->bytes)
-        for (int64_t i = 0; i < symbols; i++) free(s->bytes[i]);
-    free(s->bytes);
-    free(s->byte_length);
-    free(s->pairs);
-    free(s->table);
-    free(s->heap);
-    free(s->symbols);
-    free(s->start);
-}
+/* ---- the Python type ---- */
 
-static int prepare(State *s, const Py_buffer *text, const Py_buffer *order, int64_t words,
-                   int64_t symbols) {
-    const unsigned char *ids = text->buf;
-    s->pair_room = 1 << 16;
-    s->table_size = 1 << 18;
-    s->heap_room = 1 << 16;
-    s->pairs = malloc(s->pair_room * sizeof(Pair));
-    s->table = malloc(s->table_size * sizeof(int32_t));
-    s->heap = malloc(s->heap_room * sizeof(Entry));
-    s->symbols = malloc((text->len + 1) * sizeof(int32_t));
-    s->start = malloc((words + 1) * sizeof(int64_t));
-    s->bytes = calloc(symbols, sizeof(unsigned char *));
-    s->byte_length = calloc(symbols, sizeof(int32_t));
-    if (!s->pairs || !s->table || !s->heap || !s->symbols || !s->start || !s->bytes ||
-        !s->byte_length)
-        return 0;
-    memset(s->table, 0xff, s->table_size * sizeof(int32_t));
-    for (Py_ssize_t i = 0; i < text->len; i++) s->symbols[i] = ids[i];
-    s->start[0] = 0;
-    for (int64_t i = 0; i < words; i++) s->start[i + 1] = s->start[i] + s->length[i];
-    for (int i = 0; i < 256; i++) {
-        s->bytes[i] = malloc(1);
-        if (!s->bytes[i]) return 0;
-        s->bytes[i][0] = ((const unsigned char *)order->buf)[i];
-        s->byte_length[i] = 1;
+static int start(Learner *s, const uint8_t *order) {
+    s->byte_pairs = malloc(BYTES * BYTES * sizeof *s->byte_pairs);
+    if (!s->byte_pairs || !reserve(&s->cells, &s->cell_room, BYTES, sizeof *s->cells)) return 0;
+    memset(s->byte_pairs, 0xff, BYTES * BYTES * sizeof *s->byte_pairs);
+    if (s->greatest && !(s->bytes = malloc(BYTES))) return 0;
+    for (int i = 0; i < BYTES; i++) {
+        s->id_of[order[i]] = i;
+        s->cells[i] = EDGE;
+        if (s->greatest) s->bytes[i] = order[i];
+        if (!new_symbol(s, 1, i)) return 0;
     }
+    s->cell_count = BYTES;
     return 1;
 }
 
-PyDoc_STRVAR(learn_doc,
-"learn(symbols, lengths, counts, order, most, greatest) -> bytes\n\n"
-"symbols: ids 0..255 of all words, one byte each; lengths: int32 per word (overwritten);\n"
-"counts: int64 per word; order: the byte each id 0..255 stands for; most: merges wanted;\n"
-"greatest: tie rule by bytes. Returns the merges as int32 pairs of ids.");
-
-static PyObject *learn(PyObject *self, PyObject *args) {
-    Py_buffer text, lengths, counts, order;
-    long long most;
+static PyObject *learner_new(PyTypeObject *type, PyObject *args, PyObject *kinds) {
+    Py_buffer order;
     int greatest;
-    if (!PyArg_ParseTuple(args, "y*w*y*y*Lp", &text, &lengths, &counts, &order, &most, &greatest))
-        return NULL;
-    int64_t words = lengths.len / (int64_t)sizeof(int32_t), total = 0, done = 0;
-    PyObject *result = NULL;
-    int32_t *merges = NULL;
-    State s = {0};
-    s.length = lengths.buf;
-    s.times = counts.buf;
-    s.greatest = greatest;
-    for (int64_t i = 0; i < words; i++) total += s.length[i] < 0 ? INT32_MAX : s.length[i];
-    if (counts.len != words * (int64_t)sizeof(int64_t) || order.len != 256 || most < 0 ||
-        most > INT32_MAX - 256 || words > INT32_MAX || total != text.len) {
-        PyErr_SetString(PyExc_ValueError, "learn: lengths, counts and symbols do not agree");
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        merges = malloc((most + 1) * 2 * sizeof(int32_t));
-        s.failed = !merges || !prepare(&s, &text, &order, words, 256 + most);
-        if (!s.failed) done = run(&s, words, most, merges);
-        Py_END_ALLOW_THREADS
-        if (s.failed) PyErr_NoMemory();
-        else result = PyBytes_FromStringAndSize((char *)merges, done * 2 * sizeof(int32_t));
+    if (!PyArg_ParseTuple(args, "y*p", &order, &greatest)) return NULL;
+    Learner *s = NULL;
+    if (order.len != BYTES) {
+        PyErr_SetString(PyExc_ValueError, "Learner: order must hold the 256 bytes");
+    } else if ((s = (Learner *)type->tp_alloc(type, 0))) {
+        s->greatest = greatest;
+        if (!start(s, order.buf)) {
+            PyErr_NoMemory();
+            Py_CLEAR(s);
+        }
     }
-    free(merges);
-    release(&s, 256 + most);
-    PyBuffer_Release(&text);
-    PyBuffer_Release(&lengths);
-    PyBuffer_Release(&counts);
     PyBuffer_Release(&order);
+    return (PyObject *)s;
+}
+
+static void learner_free(Learner *s) {
+    PyTypeObject *type = Py_TYPE(s);
+    for (int64_t i = 0; i < s->pair_count; i++) free(s->pairs[i].places);
+    free(s->pairs);
+    free(s->cells);
+    free(s->bytes);
+    free(s->counts);
+    free(s->byte_pairs);
+    free(s->table);
+    free(s->heap);
+    free(s->symbols);
+    type->tp_free(s);
+    Py_DECREF(type);
+}
+
+static int agree(const Py_buffer *data, const Py_buffer *offsets, const Py_buffer *counts) {
+    const int64_t *edges = offsets->buf, *times = counts->buf;
+    int64_t n = counts->len / (int64_t)sizeof *times;
+    if (counts->len % sizeof *times || offsets->len != (n + 1) * (int64_t)sizeof *edges) return 0;
+    if (edges[0] < 0 || edges[n] > data->len) return 0;
+    for (int64_t i = 0; i < n; i++)
+        if (edges[i] > edges[i + 1] || times[i] < 1) return 0;
+    return 1;
+}
+
+PyDoc_STRVAR(add_doc,
+"add(data, offsets, counts)\n\n"
+"More distinct pieces: data[offsets[i]:offsets[i + 1]] occurs counts[i] times (int64, at least 1).");
+
+static PyObject *learner_add(Learner *s, PyObject *args) {
+    Py_buffer data, offsets, counts;
+    if (!PyArg_ParseTuple(args, "y*y*y*", &data, &offsets, &counts)) return NULL;
+    int fine = 1;
+    if (s->state != FILLING) {
+        PyErr_SetString(PyExc_ValueError, "Learner.add: it is busy, or merging has begun");
+    } else if (!agree(&data, &offsets, &counts)) {
+        PyErr_SetString(PyExc_ValueError, "Learner.add: data, offsets and counts do not agree");
+    } else {
+        const int64_t *edges = offsets.buf, *times = counts.buf;
+        int64_t n = counts.len / (int64_t)sizeof *times;
+        s->state = BUSY;
+        Py_BEGIN_ALLOW_THREADS
+        for (int64_t i = 0; i < n && fine; i++)
+            if (edges[i + 1] - edges[i] > 1)
+                fine = add_piece(s, (uint8_t *)data.buf + edges[i], edges[i + 1] - edges[i], times[i]);
+        Py_END_ALLOW_THREADS
+        s->state = fine ? FILLING : FAILED;
+        if (!fine) PyErr_NoMemory();
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&offsets);
+    PyBuffer_Release(&counts);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(merge_doc,
+"merge(most) -> bytes\n\n"
+"The next merges as int32 pairs of ids: at most `most`, fewer when they take long, none when no\n"
+"pair is left. Merge k of all makes the id 256 + k.");
+
+static PyObject *learner_merge(Learner *s, PyObject *args) {
+    long long most;
+    if (!PyArg_ParseTuple(args, "L", &most)) return NULL;
+    if (s->state == BUSY || s->state == FAILED || most < 1 || most > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "Learner.merge: it is busy or broken, or `most` is not 1 to 2^31");
+        return NULL;
+    }
+    int fine = 1, first = s->state == FILLING;
+    int64_t done = -1;
+    int32_t *merges = NULL;
+    s->state = BUSY;
+    Py_BEGIN_ALLOW_THREADS
+    for (int64_t i = 0; first && fine && i < s->pair_count; i++) fine = push(s, &s->pairs[i]);
+    merges = fine ? malloc(most * 2 * sizeof *merges) : NULL;
+    if (merges) done = merge(s, most, merges);
+    Py_END_ALLOW_THREADS
+    s->state = done < 0 ? FAILED : MERGING;
+    PyObject *result =
+        done < 0 ? PyErr_NoMemory() : PyBytes_FromStringAndSize((char *)merges, done * 2 * sizeof *merges);
+    free(merges);
     return result;
 }
 
-static PyMethodDef methods[] = {{"learn", learn, METH_VARARGS, learn_doc}, {NULL, NULL, 0, NULL}};
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_merges", NULL, -1, methods,
+static PyMethodDef methods[] = {
+    {"add", (PyCFunction)learner_add, METH_VARARGS, add_doc},
+    {"merge", (PyCFunction)learner_merge, METH_VARARGS, merge_doc},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "Learner(order, greatest): learns merges. order: the byte of each id 0..255."},
+    {Py_tp_new, learner_new},
+    {Py_tp_dealloc, learner_free},
+    {Py_tp_methods, methods},
+    {0, NULL},
+};
+static PyType_Spec spec = {"gptwo.native._merges.Learner", sizeof(Learner), 0, Py_TPFLAGS_DEFAULT, slots};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_merges", NULL, 0, NULL,
                                     NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__merges(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__merges(void) {
+    PyObject *made = PyModule_Create(&module), *type = made ? PyType_FromSpec(&spec) : NULL;
+    if (!type || PyModule_AddObjectRef(made, "Learner", type)) Py_CLEAR(made);
+    Py_XDECREF(type);
+    return made;
+}

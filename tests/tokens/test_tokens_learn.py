@@ -23,16 +23,18 @@ from tokenizers import models, pre_tokenizers, trainers
 from gptwo.artifacts import MANIFEST, read_json, read_manifest, write_json
 from gptwo.errors import DataError, Interrupted, ModelError, UsageError
 from gptwo.progress import Reporter
-from gptwo.tokens.bpe import BYTE_ORDER, CHAR_TO_BYTE, cut
+from gptwo.tokens.bpe import CHAR_TO_BYTE, cut
 from gptwo.tokens.config import TokenizerConfig
+from gptwo.tokens.count import count_file
 from gptwo.tokens.fast import merges_back
 from gptwo.tokens.learn import (
-    count_file,
     import_tokenizer,
     learn_merges,
+    new_learner,
     plain_learn_merges,
     train_tokenizer,
 )
+from gptwo.tokens.merges import PlainLearner
 from gptwo.tokens.tokenizer import Tokenizer, parse_merges, shown
 
 Pairs = list[tuple[bytes, bytes]]
@@ -67,35 +69,33 @@ def foreign_merges(texts: list[str], most: int) -> Pairs:
 
 def test_the_kernel_was_built() -> None:
     """Without it every comparison below would hold the plain twin to itself."""
-    from gptwo.native import _merges
-
-    assert "learn(symbols" in _merges.learn.__doc__
+    assert type(new_learner(greatest=False)).__module__ == "gptwo.native._merges"
 
 
 def test_the_kernel_refuses_arrays_that_do_not_agree() -> None:
-    from gptwo.native._merges import learn
-
-    order = bytes(BYTE_ORDER)
-    arguments = {"symbols": b"abc", "lengths": [1, 2], "counts": [5, 5], "order": order, "most": 1}
+    right = {"data": b"abc", "offsets": [0, 1, 3], "counts": [5, 5]}
     for change in (
-        {"lengths": [1, 1]},
-        {"lengths": [-1, 4]},
-        {"lengths": [3]},
+        {"offsets": [0, 2, 1]},
+        {"offsets": [-1, 1, 3]},
+        {"offsets": [0, 1, 4]},
+        {"offsets": [0, 3]},
         {"counts": [5]},
-        {"order": order[:-1]},
-        {"most": -1},
-        {"most": 1 << 40},
+        {"counts": [5, 0]},
+        {"counts": [5, -1]},
     ):
-        given = arguments | change
-        with pytest.raises(ValueError, match="lengths, counts and symbols do not agree"):
-            learn(
-                given["symbols"],
-                np.array(given["lengths"], np.int32),
-                np.array(given["counts"], np.int64),
-                given["order"],
-                given["most"],
-                False,
-            )
+        wrong = right | change
+        arrays = (np.array(wrong[name], np.int64) for name in ("offsets", "counts"))
+        with pytest.raises(ValueError, match="data, offsets and counts do not agree"):
+            new_learner(greatest=False).add(wrong["data"], *arrays)
+    learner = new_learner(greatest=False)
+    for most in (0, -1, 1 << 40):
+        with pytest.raises(ValueError, match="most"):
+            learner.merge(most)
+    assert learner.merge(1) == b""
+    with pytest.raises(ValueError, match="merging has begun"):
+        learner.add(b"ab", np.array([0, 2]), np.array([1]))
+    with pytest.raises(ValueError, match="256 bytes"):
+        type(learner)(b"abc", False)
 
 
 @pytest.mark.parametrize("greatest", [False, True])
@@ -129,6 +129,7 @@ def test_without_the_kernel_the_twin_works(monkeypatch: pytest.MonkeyPatch) -> N
     counts = Counter(cut("low lower lowest new newer newest wide wider widest"))
     with_kernel = learn_merges(counts, 20)
     monkeypatch.setitem(sys.modules, "gptwo.native._merges", None)
+    assert isinstance(new_learner(greatest=False), PlainLearner)
     assert learn_merges(counts, 20) == with_kernel
 
 
@@ -268,16 +269,6 @@ def test_a_missing_or_damaged_corpus_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"part-00000\.parquet is missing"):
         train_tokenizer(corpus, tmp_path / "out", config)
     assert not (tmp_path / "out" / MANIFEST).exists()
-
-
-def test_a_file_that_is_no_corpus_file_is_named(tmp_path: Path) -> None:
-    """Damage that hashes cannot show: the file was wrong when it was made."""
-    (tmp_path / "page.parquet").write_text("<html>")
-    with pytest.raises(DataError, match=r"page\.parquet is damaged"):
-        count_file(tmp_path / "page.parquet")
-    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(DataError, match=r"other\.parquet is damaged: it has no column 'text'"):
-        count_file(tmp_path / "other.parquet")
 
 
 def test_counting_stops_when_asked(tmp_path: Path) -> None:
