@@ -119,8 +119,8 @@ def reason(error: Exception) -> str:
         return f"it is a pickle that asks for {asked[1]}, which is code and not weights"
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return "it takes more memory than a file of its size may"
-    if isinstance(error, zipfile.BadZipFile):
-        return f"damaged or truncated ({text})"
+    if isinstance(error, zipfile.BadZipFile | EOFError):
+        return f"damaged or truncated ({text or 'it ends too early'})"
     refused = re.search(r"WeightsUnpickler error:\s*(.+)", text)
     lines = [refused[1]] if refused else text.splitlines()
     return lines[0][:200] if lines else type(error).__name__
