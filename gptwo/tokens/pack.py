@@ -1,27 +1,29 @@
 """Documents -> token shards: flat arrays, each document preceded by `<|endoftext|>`."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import chain, count
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from gptwo.artifacts import Manifest, Stage, atomic_write, open_folder, read_json, stage, write_json
+from gptwo.artifacts import Manifest, open_folder, stage
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.tokens.config import PackConfig
-from gptwo.tokens.shards import SPLITS, dtype_for
-from gptwo.tokens.texts import read_texts
+from gptwo.tokens.shards import SPLITS, Chunk, Counts, described, dtype_for, write_shards
+from gptwo.tokens.texts import read_documents, segments
 from gptwo.tokens.tokenizer import Tokenizer
 
 
 def pack(
     corpus: Path, tokenizer: Path, out: Path, config: PackConfig, reporter: Reporter = SILENT
 ) -> Manifest:
-    """Encode every split of `corpus` into `out`; memory holds one shard.
+    """Encode every split of `corpus` into `out`, a few megabytes of text at a time on all cores.
 
     A shard is the sequence eot, document, eot, document, ...: eot is the context in which a
     document starts, as when a sample is drawn without a prompt. `starts` are the positions of eot.
+    The bytes written do not depend on the number of cores.
     """
     source = open_folder(corpus, "corpus")
     encoder = Tokenizer.load(tokenizer)
@@ -29,74 +31,31 @@ def pack(
     with stage(out, kind="tokens", config=asdict(config), inputs=inputs) as made:
         if made.done:
             return made.done
+        counts = {}
         total = sum(source.counts["documents"].values())
         with reporter.bar("pack", total, "documents") as bar:
-            counts = {
-                split: _pack_split(corpus / split, split, made, encoder, bar, reporter)
-                for split in SPLITS
-            }
-        details = {
-            "dtype": dtype_for(encoder.vocab_size),
-            "vocab_size": encoder.vocab_size,
-            "eot": encoder.eot,
-            "tokenizer_fingerprint": encoder.fingerprint,
-        }
-        return made.commit(counts=counts, details=details)
+            for split in SPLITS:
+                files = sorted((corpus / split).glob("part-*.parquet"))
+                stream = partial(encoded, files, encoder, bar=bar, reporter=reporter)
+                counts[split] = write_shards(made, split, dtype_for(encoder.vocab_size), stream)
+        return made.commit(counts=counts, details=described(encoder))
 
 
-def _pack_split(
-    folder: Path, split: str, made: Stage, encoder: Tokenizer, bar: Bar, reporter: Reporter
-) -> dict[str, int]:
-    """One split's shards; those a killed run had finished are kept."""
-    total = {"tokens": 0, "documents": 0, "bytes": 0}
-    texts = chain.from_iterable(read_texts(path) for path in sorted(folder.glob("part-*.parquet")))
-    following = next(texts, None)
-    for number in count():
-        if following is None and number:  # a split without documents has one empty shard
-            break
-        name = f"{split}-{number:05d}"
-        note = made.work / f"{name}.json"  # written after the shard: what it holds
-        if note.exists():
-            shard = read_json(note)
-            for _ in range(shard["documents"] - 1):
-                next(texts)
-            bar.advance(shard["documents"])
-        else:
-            first = [] if following is None else [following]
-            shard = _write_shard(chain(first, texts), made, name, encoder, bar, reporter)
-            write_json(note, shard)
-        for key in total:
-            total[key] += shard[key]
-        following = next(texts, None)
-    return total
-
-
-def _write_shard(
-    texts: Iterator[str],
-    made: Stage,
-    name: str,
-    encoder: Tokenizer,
-    bar: Bar,
-    reporter: Reporter,
-) -> dict[str, int]:
-    """Take documents until the shard is full or there are no more; write it; say what it holds."""
-    dtype = np.dtype(dtype_for(encoder.vocab_size)).newbyteorder("<")
-    parts: list[np.ndarray] = []
-    starts: list[int] = []
-    tokens = size = 0
-    for text in texts:
-        reporter.check()
-        ids = np.asarray([encoder.eot, *encoder.encode(text)], dtype=dtype)
-        starts.append(tokens)
-        parts.append(ids)
-        tokens += len(ids)
-        size += len(text.encode("utf-8", "replace"))
-        bar.advance()
-        if tokens >= made.config["shard_tokens"]:
-            break
-    with atomic_write(made.folder / f"{name}.bin") as handle:
-        for part in parts:
-            handle.write(part.tobytes())
-    with atomic_write(made.folder / f"{name}.starts.npy") as handle:
-        np.save(handle, np.asarray(starts, dtype=np.uint64))
-    return {"tokens": tokens, "documents": len(starts), "bytes": size}
+def encoded(
+    files: list[Path], encoder: Tokenizer, done: Counts, *, bar: Bar, reporter: Reporter
+) -> Iterator[Chunk]:
+    """The stream of Parquet files, after the documents that are done."""
+    bar.advance(done["documents"])
+    threads = len(os.sched_getaffinity(0))
+    for texts in read_documents(files, skip=done["documents"]):
+        for strings, begins in segments(texts):
+            reporter.check()
+            ids, lengths = encoder.encode_documents(strings, threads=threads)
+            places = np.cumsum(lengths) - lengths
+            if not begins.all():  # the parts of a long document follow each other without an eot
+                ids = np.delete(ids, places[~begins])
+                places -= np.cumsum(~begins)
+            sizes = np.frombuffer(strings.buffers()[1], np.int64)
+            marks = np.append(np.flatnonzero(begins), len(begins))
+            yield Chunk(ids=ids, starts=places[begins], text_bytes=sizes[marks] - sizes[0])
+            bar.advance(int(begins.sum()))

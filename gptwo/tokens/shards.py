@@ -1,13 +1,24 @@
-"""Token shards on disk: flat little-endian integers, memory-mapped."""
+"""Token shards on disk: flat little-endian integers, written as they come, memory-mapped."""
 
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gptwo.artifacts import Manifest, damage, open_folder
+from gptwo.artifacts import (
+    Manifest,
+    Stage,
+    atomic_write,
+    damage,
+    open_folder,
+    read_json,
+    write_json,
+)
 from gptwo.errors import DataError
+from gptwo.tokens.tokenizer import Tokenizer
 
 SPLITS = ("train", "valid", "test")
 LARGEST_UINT16_VOCABULARY = 65_536
@@ -18,6 +29,93 @@ PACK_AGAIN = "pack the corpus again"
 def dtype_for(vocab_size: int) -> str:
     """The narrowest type that holds every id."""
     return "uint16" if vocab_size <= LARGEST_UINT16_VOCABULARY else "uint32"
+
+
+def described(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a manifest says about the ids of its shards."""
+    return {
+        "dtype": dtype_for(tokenizer.vocab_size),
+        "vocab_size": tokenizer.vocab_size,
+        "eot": tokenizer.eot,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A stretch of a split's stream; it may begin and end inside a document."""
+
+    ids: np.ndarray
+    starts: np.ndarray  # positions in `ids` at which documents begin
+    text_bytes: np.ndarray  # of the stretch, counted to each start and to the end
+
+    def cut(self, start: int) -> tuple["Chunk", "Chunk"]:
+        """What lies before the document that begins at `starts[start]`, and the rest."""
+        place, size = self.starts[start], self.text_bytes[start]
+        return (
+            Chunk(
+                ids=self.ids[:place],
+                starts=self.starts[:start],
+                text_bytes=self.text_bytes[: start + 1],
+            ),
+            Chunk(
+                ids=self.ids[place:],
+                starts=self.starts[start:] - place,
+                text_bytes=self.text_bytes[start:] - size,
+            ),
+        )
+
+
+Counts = dict[str, int]  # tokens, documents, bytes
+
+
+def write_shards(
+    made: Stage, split: str, dtype: str, stream: Callable[[Counts], Iterator[Chunk]]
+) -> Counts:
+    """Write a split as shards; those that a killed run had finished are kept.
+
+    A shard is closed at the first document that begins at or past `shard_tokens` of the settings.
+    `stream` gives the chunks that follow what is counted. A split without tokens is one empty file.
+    """
+    total = {"tokens": 0, "documents": 0, "bytes": 0}
+    number = 0
+    while (note := made.work / f"{split}-{number:05d}.json").exists():
+        total = {name: total[name] + n for name, n in read_json(note).items()}
+        number += 1
+    chunks = stream(total)
+    chunk = next(chunks, None)
+    while chunk is not None or not number:
+        path = made.folder / f"{split}-{number:05d}.bin"
+        shard, chunk = _write_shard(path, chunk, chunks, np.dtype(dtype), made.config)
+        write_json(made.work / f"{path.stem}.json", shard)  # last: the shard is whole
+        total = {name: total[name] + n for name, n in shard.items()}
+        number += 1
+    return total
+
+
+def _write_shard(
+    path: Path,
+    chunk: Chunk | None,
+    following: Iterator[Chunk],
+    dtype: np.dtype,
+    config: dict[str, Any],
+) -> tuple[Counts, Chunk | None]:
+    """Write chunks as they come until the shard is full: what it holds, and what is left over."""
+    starts, tokens, size = array("Q"), 0, 0
+    rest = None
+    with atomic_write(path) as handle:
+        while chunk is not None and rest is None:
+            full = int(np.searchsorted(chunk.starts, config["shard_tokens"] - tokens))
+            if full < len(chunk.starts):
+                chunk, rest = chunk.cut(full)
+            handle.write(chunk.ids.astype(dtype.newbyteorder("<"), copy=False).tobytes())
+            starts.frombytes((chunk.starts + tokens).astype(np.uint64).tobytes())
+            tokens += len(chunk.ids)
+            size += int(chunk.text_bytes[-1])
+            chunk = next(following, None) if rest is None else None
+    with atomic_write(path.with_suffix(".starts.npy")) as handle:
+        np.save(handle, np.frombuffer(starts, np.uint64))
+    return {"tokens": tokens, "documents": len(starts), "bytes": size}, rest
 
 
 @dataclass(frozen=True, kw_only=True)

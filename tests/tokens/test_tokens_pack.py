@@ -1,23 +1,37 @@
 """Documents -> shards -> one long array, whole or refused."""
 
 import os
+import random
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_corpus import content, write_corpus
 
-from gptwo.artifacts import MANIFEST, WORK, read_json, stage, write_json
+from gptwo.artifacts import MANIFEST, WORK, read_json, stage, verify, write_json
 from gptwo.errors import DataError, Interrupted, ModelError, UsageError
 from gptwo.progress import Reporter
+from gptwo.tokens import texts as reading
 from gptwo.tokens.config import PackConfig
 from gptwo.tokens.pack import pack
-from gptwo.tokens.shards import Shards, dtype_for, open_shards
+from gptwo.tokens.shards import (
+    Chunk,
+    Counts,
+    Shards,
+    dtype_for,
+    open_shards,
+    write_shards,
+)
+from gptwo.tokens.texts import read_documents, segments
 from gptwo.tokens.tokenizer import Tokenizer
 
 FILES = [["the cat", "", "naïve 日本 <|endoftext|>"], ["a" * 40], ["one more", "and the last"]]
@@ -160,6 +174,13 @@ def test_a_second_call_changes_nothing(corpus: Path, tokenizer: Path, tmp_path: 
         pack(corpus, tokenizer, tmp_path / "out", PackConfig(shard_tokens=5))
 
 
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read and encode a document at a time."""
+    monkeypatch.setattr(reading, "BATCH_BYTES", 1)
+
+
+@pytest.mark.usefixtures("one_by_one")
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     corpus: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +196,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
         assert not (out / WORK).exists()
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_finished_shards_are_not_made_again(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
     config = PackConfig(shard_tokens=25)
     with pytest.raises(Interrupted):
@@ -189,9 +211,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from gptwo.tokens import pack as packing
+from gptwo.tokens import shards
 from gptwo.tokens.config import PackConfig
 
-write, countdown = packing.atomic_write, int(sys.argv[4])
+write, countdown = shards.atomic_write, int(sys.argv[4])
 
 def dies(path, *mode):
     global countdown
@@ -201,7 +224,7 @@ def dies(path, *mode):
         os.kill(os.getpid(), signal.SIGKILL)
     return write(path, *mode)
 
-packing.atomic_write = dies
+shards.atomic_write = dies
 corpus, tokenizer, out = map(Path, sys.argv[1:4])
 packing.pack(corpus, tokenizer, out, PackConfig(shard_tokens=25))
 """
@@ -238,6 +261,138 @@ def test_a_missing_input_is_named(corpus: Path, tokenizer: Path, tmp_path: Path)
     with pytest.raises(ValueError, match="shard_tokens must be at least 1"):
         PackConfig(shard_tokens=0)
     assert not (tmp_path / "out").exists()
+
+
+# Reading and cutting texts
+
+LONG = "the sea, it's wide\n\n and blue \u3000 naïve 日本 \x85 x\u00a0y <|endoftext|> " * 3
+
+
+@pytest.mark.parametrize("batch, segment", [(1, 1), (7, 3), (64, 16), (200, 1000), (1 << 20, 8)])
+def test_how_texts_are_read_changes_nothing(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, segment: int
+) -> None:
+    files = [*FILES, [LONG, "", "short", LONG * 5], [" " * 99, "\n" * 50 + "x" * 50, "日本" * 40]]
+    corpus = write_corpus(tmp_path / "corpus", files)
+    whole = pack(corpus, tokenizer, tmp_path / "whole", PackConfig(shard_tokens=90))
+    assert whole.counts["train"]["tokens"] > 900
+    monkeypatch.setattr(reading, "BATCH_BYTES", batch)
+    monkeypatch.setattr(reading, "SEGMENT_BYTES", segment)
+    pack(corpus, tokenizer, tmp_path / "parts", PackConfig(shard_tokens=90))
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    ids, starts = stream_of(Tokenizer.load(tokenizer), [text for part in files for text in part])
+    shards = open_shards(tmp_path / "parts", "train")
+    assert shards.read(0, len(shards)).tolist() == ids and shards.starts.tolist() == starts
+
+
+def test_any_number_of_cores_gives_the_same_bytes(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [*FILES, [LONG * 20, "", *["more"] * 50, LONG]])
+    for cores in (1, 2, 3, 16):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=cores: set(range(n)))
+        pack(corpus, tokenizer, tmp_path / str(cores), PackConfig(shard_tokens=200))
+    for cores in (2, 3, 16):
+        assert content(tmp_path / str(cores)) == content(tmp_path / "1")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    texts=st.lists(
+        st.one_of(
+            st.text(alphabet="ab1. \n\t'é\u3000\u00a0\x85\x1c日😀", max_size=60).map(str.encode),
+            st.lists(
+                st.sampled_from([b"a", b" ", b"\n", b"\xff", b"\xe3\x80", b"\x80", b"\xc2\xa0"]),
+                max_size=40,
+            ).map(b"".join),  # not UTF-8
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    length=st.integers(1, 12),
+)
+def test_the_parts_of_a_text_have_the_ids_of_the_whole(
+    learned: Tokenizer, texts: list[bytes], length: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "SEGMENT_BYTES", length)
+        patch.setattr(reading, "BATCH_BYTES", 4 * length)
+        offsets = np.cumsum([0, *map(len, texts)]).astype(np.int64)
+        buffers = pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))
+        strings = pa.LargeStringArray.from_buffers(len(texts), *buffers)
+        ids: list[list[int]] = []
+        for group, begins in segments(strings):
+            for part, begin in zip(group, begins, strict=True):
+                if begin:
+                    ids.append([])
+                ids[-1] += learned.encode(part.as_buffer().to_pybytes())
+    assert ids == [learned.encode(text) for text in texts]
+
+
+def test_long_texts_are_cut_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SEGMENT_BYTES", 100)
+    words = pa.array(["lorem ipsum " * 100], pa.large_string())
+    ((parts, begins),) = segments(words)
+    assert "".join(parts.to_pylist()) == words[0].as_py()
+    assert begins.tolist() == [True] + [False] * (len(parts) - 1)
+    assert len(parts) > 10 and max(map(len, parts.to_pylist())) <= 200
+    ((parts, _),) = segments(pa.array(["x" * 1000], pa.large_string()))
+    assert len(parts) == 1  # one piece
+
+
+def test_reading_goes_on_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [str(number) * (number % 5) for number in range(40)]
+    kinds = (pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string()))
+    for number, kind in enumerate(kinds):
+        table = pa.table({"n": range(40), "text": pa.array(texts, pa.string()).cast(kind)})
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=7)
+    files = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(reading, "BATCH_BYTES", 50)
+    for skip in range(122):
+        batches = list(read_documents(files, skip=skip))
+        assert [text for batch in batches for text in batch.to_pylist()] == (texts * 3)[skip:]
+        assert all(0 < len(batch) < 8 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    "column, said",
+    [
+        ({"text": ["a", None, "b"]}, "a row without text"),
+        ({"txt": ["a"]}, "no column 'text'"),
+        ({"text": [["a"], ["b"]]}, "Unsupported cast from list"),
+    ],
+)
+def test_files_that_hold_no_texts_are_named(
+    tmp_path: Path, column: dict[str, Any], said: str
+) -> None:
+    pq.write_table(pa.table(column), tmp_path / "part.parquet")
+    with pytest.raises(DataError, match=rf"part\.parquet is damaged: .*{said}"):
+        list(read_documents([tmp_path / "part.parquet"]))
+    (tmp_path / "part.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"part\.parquet is damaged"):
+        list(read_documents([tmp_path / "part.parquet"]))
+
+
+def test_a_shard_is_never_held_in_memory(tmp_path: Path) -> None:
+    """Twenty million ids (40 MB) in one shard, through chunks of half a megabyte."""
+    ids = np.zeros(1 << 18, np.uint16)
+    starts = np.arange(0, len(ids), 1000)
+
+    def stream(done: Counts) -> Iterator[Chunk]:
+        assert done == {"tokens": 0, "documents": 0, "bytes": 0}
+        for _ in range(80):
+            yield Chunk(ids=ids, starts=starts, text_bytes=np.append(starts, len(ids)))
+
+    with stage(tmp_path, kind="tokens", config={"shard_tokens": 10**9}, inputs={}) as made:
+        tracemalloc.start()
+        try:
+            counts = write_shards(made, "train", "uint16", stream)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert counts == {"tokens": 80 << 18, "documents": 80 * len(starts), "bytes": 80 << 18}
+    assert (tmp_path / "train-00000.bin").stat().st_size == 160 << 18
+    assert peak < 4e6
 
 
 # What may be wrong with finished shards (rows 5 and 29 of the list of faults).
@@ -331,6 +486,25 @@ def test_the_largest_id_is_looked_for_everywhere(
         ids[place] = 300
         folder = shards_of(tmp_path / str(place), ids.tobytes(), [0])
         refused(folder, "train", "holds token id 300, the vocabulary has 300")
+
+
+def test_five_hundred_flipped_bits_are_all_found(packed: Path) -> None:
+    """Any bit of any file, the manifest's included."""
+    chance = random.Random(29)
+    files = [path for path in sorted(packed.iterdir()) if path.is_file()]
+    assert {path.suffix for path in files} == {".bin", ".npy", ".json"}
+    verify(packed)
+    for _ in range(500):
+        path = chance.choice(files)
+        whole = path.read_bytes()
+        place = chance.randrange(len(whole) * 8)
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(DataError):
+            open_shards(packed, path.name.split("-")[0].replace(MANIFEST, "train"))
+        path.write_bytes(whole)
+    verify(packed)
 
 
 def test_a_manifest_without_hashes_is_no_manifest(packed: Path) -> None:
