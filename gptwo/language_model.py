@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gptwo.artifacts import MANIFEST, read_manifest, sha256_file
+from gptwo.artifacts import MANIFEST, digest, read_manifest, sha256_file
 from gptwo.config import from_dict
 from gptwo.errors import ModelError, UsageError
 from gptwo.model.gpt2 import GPT2
-from gptwo.model.weights import WEIGHTS, load_model, resolve
+from gptwo.model.weights import WEIGHTS, load_model, resolve, weight_files
 from gptwo.progress import SILENT, Reporter
 from gptwo.text.config import SampleConfig
 from gptwo.text.generate import stream
@@ -125,9 +125,15 @@ def load(model: str | Path, *, device: str = "", reporter: Reporter = SILENT) ->
 
 
 def _weights_sha256(folder: Path) -> str:
-    """From the manifest where there is one: loading has just checked the file against it."""
+    """Of the file, or of the hashes of its shards.
+
+    From the manifest where there is one: loading has just checked the files against it.
+    """
+    known = {}
     if (folder / MANIFEST).exists():
-        entry = read_manifest(folder, error=ModelError).files.get(WEIGHTS)
-        if entry:
-            return entry["sha256"]
-    return sha256_file(folder / WEIGHTS)
+        known = read_manifest(folder, error=ModelError).files
+    hashes = [
+        known[path.name]["sha256"] if path.name in known else sha256_file(path)
+        for path in weight_files(folder)
+    ]
+    return hashes[0] if len(hashes) == 1 else digest(hashes)

@@ -16,10 +16,12 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 def flops_per_token(model: GPT2Config) -> int:
     """Arithmetic of one training step per token: 2 forward and 4 backward per weight used.
 
-    The position table is only looked up. Attention counts its causal half: a token sees n_ctx / 2
-    others on average, at 4 operations per channel forward and twice that backward.
+    Positions, and an embedding that is not the head too, are only looked up. Attention counts its
+    causal half: a token sees n_ctx / 2 others on average, at 4 operations per channel forward and
+    twice that backward.
     """
-    used = model.parameters() - model.n_ctx * model.n_embd
+    looked_up = model.n_ctx + (0 if model.tied_head else model.vocab_size)
+    used = model.parameters() - looked_up * model.n_embd
     return 6 * used + 6 * model.n_layer * model.n_ctx * model.n_embd
 
 

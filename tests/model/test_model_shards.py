@@ -12,6 +12,7 @@ from made_model import TINY, made, random_ids, theirs
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
+import gptwo
 from gptwo.artifacts import stage
 from gptwo.errors import ModelError
 from gptwo.model.gpt2 import GPT2
@@ -23,6 +24,7 @@ from gptwo.model.weights import (
     save_checkpoint_model,
     weight_files,
 )
+from gptwo.tokens.tokenizer import Tokenizer
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
@@ -88,6 +90,16 @@ def test_the_shards_that_transformers_writes_are_read(
     ids = random_ids(config)
     with torch.no_grad():
         assert float((model(ids) - reopened(ids).logits).abs().max()) <= 1e-5
+
+
+def test_a_language_model_knows_the_hash_of_its_shards(tmp_path: Path) -> None:
+    """Not of a model.safetensors that is not there; another model has another."""
+    hashes = set()
+    for seed in (0, 0, 1):
+        shard(tmp_path, made(replace(TINY, vocab_size=257), seed=seed))
+        Tokenizer([]).save(tmp_path)
+        hashes.add(gptwo.load(tmp_path, device="cpu").description["weights_sha256"])
+    assert len(hashes) == 2 and {len(value) for value in hashes} == {64}
 
 
 def test_one_file_goes_before_an_index(folder: Path) -> None:
