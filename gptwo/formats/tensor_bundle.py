@@ -53,7 +53,7 @@ class Bundle:
         try:
             entries = dict(self._entries(index.read_bytes()))
             header = _fields(entries.pop(b"", b""))
-            self.shards = int(header.get(1, [1])[0])
+            self.shards = _number(header, 1, default=1)
             self.entries = {name.decode(): _entry(value) for name, value in entries.items()}
         except (IndexError, ValueError, TypeError, struct.error) as error:
             raise self._damaged(f"cannot be read ({error})") from error
@@ -150,7 +150,7 @@ def _fields(message: bytes) -> dict[int, list[int | bytes]]:
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)
-        wire, value = tag & 7, b""
+        wire = tag & 7
         if wire == 0:
             value, place = _varint(message, place)
         else:
@@ -160,13 +160,25 @@ def _fields(message: bytes) -> dict[int, list[int | bytes]]:
     return found
 
 
+def _number(fields: dict[int, list[int | bytes]], field: int, default: int = 0) -> int:
+    value = fields.get(field, [default])[0]
+    if not isinstance(value, int):
+        raise ValueError(f"field {field} is no number")
+    return value
+
+
+def _parts(fields: dict[int, list[int | bytes]], field: int) -> list[bytes]:
+    """Messages inside a message, or numbers of fixed width."""
+    values = fields.get(field, [])
+    if not all(isinstance(value, bytes) for value in values):  # bytes(a number) may be huge
+        raise ValueError(f"field {field} is a number")
+    return [value for value in values if isinstance(value, bytes)]
+
+
 def _entry(message: bytes) -> Entry:
     fields = _fields(message)
-
-    def number(field: int) -> int:
-        return int(fields.get(field, [0])[0])
-
-    shape = _fields(bytes(fields.get(2, [b""])[0]))
-    sides = tuple(int(_fields(bytes(side)).get(1, [0])[0]) for side in shape.get(2, []))
-    checksum = struct.unpack("<I", bytes(fields[6][0]))[0] if 6 in fields else 0
-    return Entry(number(1), sides, number(3), number(4), number(5), checksum)
+    shape = _fields(b"".join(_parts(fields, 2)))
+    sides = tuple(_number(_fields(side), 1) for side in _parts(shape, 2))
+    checksum = struct.unpack("<I", b"".join(_parts(fields, 6)).ljust(4, b"\0"))[0]
+    dtype, shard, offset, size = (_number(fields, field) for field in (1, 3, 4, 5))
+    return Entry(dtype, sides, shard, offset, size, checksum)

@@ -25,18 +25,25 @@ def main(source: Path, tensors_file: Path, facts_file: Path) -> None:
     from safetensors.torch import save_file
 
     torch.set_num_threads(1)
+    _limit(source.stat().st_size)
+    tensors, facts = read(source)
+    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, tensors_file)
+    facts_file.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def read(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tensors, and plain values beside them; raises for anything that is not just these."""
+    import torch
+
     size = source.stat().st_size
-    _limit(size)
     with source.open("rb") as handle:
         zipped = handle.read(2) == b"PK"
     if zipped:
         _inspect(source, size)
-    value = torch.load(source, map_location="cpu", weights_only=True)
-    tensors, facts = _parts(value)
+    tensors, facts = _parts(torch.load(source, map_location="cpu", weights_only=True))
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 2 * size:
         raise ValueError(f"its tensors are larger than the file of {size:,} bytes")
-    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, tensors_file)
-    facts_file.write_text(json.dumps(facts), encoding="utf-8")
+    return tensors, facts
 
 
 def _limit(size: int) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import random
+import re
 import resource
 import zipfile
 from pathlib import Path
@@ -59,10 +60,23 @@ def with_code(kind: str, canary: Path, path: Path) -> None:
         path.write_bytes(pickle.dumps({"model": code}, protocol=2))
 
 
-@pytest.mark.parametrize(
-    "kind", ["among the tensors", "deep in the settings", "before zip archives", "a bare pickle"]
-)
-def test_code_is_named_and_not_run(kind: str, tmp_path: Path) -> None:
+def refused(path: Path, words: str) -> None:
+    """What the child would do with the file and say of it, without the cost of a child."""
+    with pytest.raises(Exception) as caught:
+        unpickle.read(path)
+    assert re.search(words, unpickle.reason(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("kind", ["among the tensors", "a bare pickle"])
+def test_code_is_not_run(kind: str, tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "ckpt.pt"
+    with_code(kind, canary, path)
+    refused(path, r"asks for posix\.system, which is code")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("kind", ["deep in the settings", "before zip archives"])
+def test_code_is_named_and_ends_a_conversion(kind: str, tmp_path: Path) -> None:
     canary, path = tmp_path / "canary", tmp_path / "ckpt.pt"
     with_code(kind, canary, path)
     with pytest.raises(ModelError, match=r"asks for posix\.system, which is code") as caught:
@@ -123,23 +137,27 @@ def test_a_crafted_file_that_is_honest_is_read(tmp_path: Path) -> None:
     """The tests below are refused for what they claim, not for how they are made."""
     honest = Crafted(16, (4, 4), (4, 1))
     for path in (honest.zipped(tmp_path / "a.pt"), honest.legacy(tmp_path / "b.pt")):
-        assert torch.equal(pickles.load(path).tensors["a"], torch.zeros(4, 4))
+        assert torch.equal(unpickle.read(path)[0]["a"], torch.zeros(4, 4))
 
 
 ABSURD = {
     "storage": (Crafted(10**12, (10**6, 10**6), (10**6, 1)).zipped, "expected size"),
     "shape": (Crafted(16, (10**6, 10**6), (10**6, 1)).zipped, "storage"),
     "stride 0": (Crafted(16, (10**6, 10**6), (0, 0)).zipped, "more than the file holds"),
-    "legacy": (Crafted(10**9, (4, 4), (4, 1)).legacy, "more memory"),
 }
 
 
 @pytest.mark.parametrize("name", ABSURD)
-def test_absurd_shapes_take_no_memory(name: str, tmp_path: Path) -> None:
+def test_absurd_shapes_are_told(name: str, tmp_path: Path) -> None:
     make, words = ABSURD[name]
-    path = make(tmp_path / "ckpt.pt")
+    refused(make(tmp_path / "ckpt.pt"), words)
+
+
+def test_memory_is_limited_where_no_check_foresees_it(tmp_path: Path) -> None:
+    """Old files state how much to allocate: 4 GB here, in a file of 400 bytes."""
+    path = Crafted(10**9, (4, 4), (4, 1)).legacy(tmp_path / "ckpt.pt")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match="more memory"):
         pickles.load(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_500_000
@@ -148,16 +166,14 @@ def test_absurd_shapes_take_no_memory(name: str, tmp_path: Path) -> None:
 def test_many_names_for_one_tensor_are_no_way_to_grow(tmp_path: Path) -> None:
     big = torch.zeros(10_000)
     torch.save({str(i): big for i in range(1_000)}, tmp_path / "ckpt.pt")
-    with pytest.raises(ModelError, match="its tensors are larger than the file"):
-        pickles.load(tmp_path / "ckpt.pt")
+    refused(tmp_path / "ckpt.pt", "its tensors are larger than the file")
 
 
 def test_a_zip_bomb_is_told_and_not_expanded(tmp_path: Path) -> None:
     bomb = Crafted(10**8 // 4, (10**8 // 4,), (1,))
     path = bomb.zipped(tmp_path / "ckpt.pt", kind=zipfile.ZIP_DEFLATED, data=bytes(10**8))
     assert path.stat().st_size < MB
-    with pytest.raises(ModelError, match=r"zip bomb\? x/data/0 is compressed \(100,000,000 bytes"):
-        pickles.load(path)
+    refused(path, r"zip bomb\? x/data/0 is compressed \(100,000,000 bytes")
 
 
 def overlapping(path: Path) -> None:
@@ -201,8 +217,7 @@ ARCHIVES = {
 def test_archives_are_looked_through_before_torch_is(make: Any, tmp_path: Path) -> None:
     path = tmp_path / "ckpt.pt"
     make(path)
-    with pytest.raises((ValueError, zipfile.BadZipFile), match=ARCHIVES[make]):
-        unpickle._inspect(path, path.stat().st_size)
+    refused(path, ARCHIVES[make])
 
 
 def test_flipped_bits_never_make_another_model(tmp_path: Path) -> None:
@@ -215,13 +230,12 @@ def test_flipped_bits_never_make_another_model(tmp_path: Path) -> None:
         damaged[places.randrange(len(data))] ^= 1 << places.randrange(8)
         path.write_bytes(damaged)
         try:
-            unpickle._inspect(path, len(data))
-            found = torch.load(path, weights_only=True)
+            tensors, facts = unpickle.read(path)
         except Exception:  # whatever it is, the child turns it into a line
             told += 1
         else:
-            assert found["model_args"] == {"n_layer": 1}
-            assert all(torch.equal(found["model"][name], value) for name, value in STATE.items())
+            assert facts == {"model_args": {"n_layer": 1}}
+            assert all(torch.equal(tensors[name], value) for name, value in STATE.items())
     assert told > 100
 
 
