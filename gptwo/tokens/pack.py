@@ -1,12 +1,16 @@
 """Documents -> token shards: flat arrays, each document preceded by `<|endoftext|>`."""
 
 import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from gptwo.artifacts import Manifest, open_folder, stage
 from gptwo.progress import SILENT, Bar, Reporter
@@ -44,18 +48,33 @@ def pack(
 def encoded(
     files: list[Path], encoder: Tokenizer, done: Counts, *, bar: Bar, reporter: Reporter
 ) -> Iterator[Chunk]:
-    """The stream of Parquet files, after the documents that are done."""
+    """The stream of Parquet files after the documents that are done, encoded on all cores.
+
+    This thread reads and writes; the others encode a few megabytes each, with the GIL released.
+    """
     bar.advance(done["documents"])
-    threads = len(os.sched_getaffinity(0))
-    for texts in read_documents(files, skip=done["documents"]):
-        for strings, begins in segments(texts):
+    groups = chain.from_iterable(map(segments, read_documents(files, skip=done["documents"])))
+    cores = len(os.sched_getaffinity(0))
+    pool = ThreadPoolExecutor(cores)
+    try:
+        ahead = deque(pool.submit(encode, encoder, *group) for group in islice(groups, cores + 1))
+        while ahead:
             reporter.check()
-            ids, lengths = encoder.encode_documents(strings, threads=threads)
-            places = np.cumsum(lengths) - lengths
-            if not begins.all():  # the parts of a long document follow each other without an eot
-                ids = np.delete(ids, places[~begins])
-                places -= np.cumsum(~begins)
-            sizes = np.frombuffer(strings.buffers()[1], np.int64)
-            marks = np.append(np.flatnonzero(begins), len(begins))
-            yield Chunk(ids=ids, starts=places[begins], text_bytes=sizes[marks] - sizes[0])
-            bar.advance(int(begins.sum()))
+            chunk = ahead.popleft().result()
+            ahead.extend(pool.submit(encode, encoder, *group) for group in islice(groups, 1))
+            yield chunk
+            bar.advance(len(chunk.starts))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def encode(encoder: Tokenizer, strings: pa.Array, begins: np.ndarray) -> Chunk:
+    """Large strings, of which some begin a document, the others go on with the one before."""
+    ids, lengths = encoder.encode_documents(strings)
+    places = np.cumsum(lengths) - lengths
+    if not begins.all():
+        ids = np.delete(ids, places[~begins])  # no eot inside a document
+        places -= np.cumsum(~begins)
+    offsets = np.frombuffer(strings.buffers()[1], np.int64)
+    marks = np.append(np.flatnonzero(begins), len(begins))
+    return Chunk(ids=ids, starts=places[begins], text_bytes=offsets[marks] - offsets[0])

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 
 from gptwo.errors import DataError
 
-BATCH_BYTES = 8 << 20  # text held at once, but for a document that is longer
-SEGMENT_BYTES = 256 << 10  # a longer document is cut
+BATCH_BYTES = 2 << 20  # of text taken at once; a document that is longer is cut
 SPACE, NEWLINE = 0x20, 0x0A
 
 
@@ -55,7 +54,7 @@ def read_documents(files: Iterable[Path], *, skip: int = 0) -> Iterator[pa.Array
 
 
 def segments(texts: pa.Array) -> Iterator[tuple[pa.Array, np.ndarray]]:
-    """Large strings -> arrays of at most BATCH_BYTES, with long texts cut into several strings.
+    """Large strings -> arrays of about BATCH_BYTES, with long texts cut into several strings.
 
     Beside each array a bool per string: whether it begins a text. Texts are cut only where the
     encoder cuts anyway, so the ids of the parts are the ids of the whole. A text in which there is
@@ -64,7 +63,7 @@ def segments(texts: pa.Array) -> Iterator[tuple[pa.Array, np.ndarray]]:
     _, offsets, data = texts.buffers()
     edges = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     begins = np.ones(len(texts), bool)
-    long = np.flatnonzero(np.diff(edges) > SEGMENT_BYTES)
+    long = np.flatnonzero(np.diff(edges) > BATCH_BYTES)
     if len(long):
         raw = np.frombuffer(data, np.uint8)
         cuts = [_cuts(raw, int(edges[i]), int(edges[i + 1])) for i in long]
@@ -79,15 +78,15 @@ def segments(texts: pa.Array) -> Iterator[tuple[pa.Array, np.ndarray]]:
 
 
 def _cuts(raw: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """Where to cut the text raw[begin:end] so that its parts have about SEGMENT_BYTES.
+    """Where to cut the text raw[begin:end] so that its parts have about BATCH_BYTES.
 
     White space that follows a visible character always begins a piece of the pre-tokeniser, and
     no piece looks back; so the parts are cut into the very pieces of the whole.
     """
     places = []
-    reach = begin + SEGMENT_BYTES
+    reach = begin + BATCH_BYTES
     while reach < end:
-        first = max(begin, reach - SEGMENT_BYTES)
+        first = max(begin, reach - BATCH_BYTES)
         window = raw[first:reach]
         spaces = (window[1:] == SPACE) | (window[1:] == NEWLINE)
         for place in first + 1 + np.flatnonzero(spaces & (window[:-1] > SPACE))[::-1]:
@@ -95,5 +94,5 @@ def _cuts(raw: np.ndarray, begin: int, end: int) -> np.ndarray:
             if before and not before.isspace():
                 places.append(reach := int(place))
                 break
-        reach += SEGMENT_BYTES
+        reach += BATCH_BYTES
     return np.array(places, np.int64)
