@@ -2,7 +2,9 @@
 
 from typing import Any, TypeVar
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config as TheirConfig
 from transformers import GPT2LMHeadModel
@@ -80,3 +82,25 @@ def embeddings(model: GPT2 | GPT1) -> list[Tensor]:
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
     return (a.detach() - b.detach()).abs().max().item()
+
+
+def dropouts(model: GPT2 | GPT1, ids: Tensor, rate: float) -> dict[str, int]:
+    """How often one call drops numbers of the stream and attention weights, each at `rate`."""
+    counts = {"plain": 0, "attention": 0}
+    attend = F.scaled_dot_product_attention
+
+    def counted(*args: Tensor, **more: Any) -> Tensor:
+        counts["attention"] += more["dropout_p"] == rate
+        return attend(*args, **more)
+
+    def seen(module: nn.Module, inputs: object, out: Tensor) -> None:
+        counts["plain"] += 1
+        assert float((out == 0).float().mean()) == pytest.approx(rate, abs=0.08)
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(seen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", counted)
+        model(ids)
+    return counts

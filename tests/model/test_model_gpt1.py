@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_model import embeddings, largest_difference, random_ids, stirred
+from made_model import dropouts, embeddings, largest_difference, random_ids, stirred
 from torch import Tensor, nn
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
@@ -147,6 +147,11 @@ def test_dropout_works_in_training_only() -> None:
         same, other = model(ids), model(ids)
     assert torch.equal(one, same)
     assert not torch.allclose(one, other) and not torch.allclose(one, plain)
+
+
+def test_dropout_stands_where_gpt2_has_it() -> None:
+    model = made(replace(SMALL, dropout=0.25)).train()
+    assert dropouts(model, ids_of(), 0.25) == {"plain": 1 + 2 * 4, "attention": 4}
 
 
 def test_it_learns_one_batch_by_heart() -> None:

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
-from made_model import TINY, made, random_ids
+from made_model import TINY, dropouts, made, random_ids
 from torch import nn
 
 from gptwo.model.gpt2 import GPT2, MLP, Conv1D
@@ -180,24 +179,7 @@ def test_dropout_works_in_training_only() -> None:
 def test_dropout_stands_at_four_places() -> None:
     """Embeddings, attention weights, and the end of both branches of each block."""
     model = made(replace(TINY, dropout=0.25)).train()
-    counts = {"plain": 0, "attention": 0}
-    attend = F.scaled_dot_product_attention
-
-    def counted(*args: torch.Tensor, **more: object) -> torch.Tensor:
-        counts["attention"] += more["dropout_p"] == 0.25
-        return attend(*args, **more)  # type: ignore[arg-type]
-
-    def seen(module: nn.Module, inputs: object, out: torch.Tensor) -> None:
-        counts["plain"] += 1
-        assert float((out == 0).float().mean()) == pytest.approx(0.25, abs=0.08)
-
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.register_forward_hook(seen)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "scaled_dot_product_attention", counted)
-        model(random_ids(TINY))
-    assert counts == {"plain": 1 + 2 * 2, "attention": 2}
+    assert dropouts(model, random_ids(TINY), 0.25) == {"plain": 1 + 2 * 2, "attention": 2}
 
 
 @pytest.mark.parametrize(
