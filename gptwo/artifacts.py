@@ -70,7 +70,7 @@ def read_json(path: Path, *, error: type[GptwoError] = DataError) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error(f"{path} does not exist", remedy="check the path") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as damage:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as damage:
         raise error(
             f"{path} is not JSON: {damage}", remedy="restore the file or make it again"
         ) from damage
