@@ -2,12 +2,12 @@
 
 Two graphs over one file of weights, so that both together take the disk of one:
 
-    model.onnx            input_ids (B, T) -> logits (B, T, V)
-    model_with_past.onnx  the same with a cache, under the names Optimum gives to everything:
-                          input_ids (B, T), attention_mask (B, S), position_ids (B, T),
-                          past_key_values.N.{key,value} (B, H, P, D)
-                          -> logits (B, T, V), present.N.{key,value} (B, H, S, D)
-    model.onnx_data       the tensors of both; it has to lie beside them
+    model.onnx               with a cache, under the names Optimum gives to everything:
+                             input_ids (B, T), attention_mask (B, S), position_ids (B, T),
+                             past_key_values.N.{key,value} (B, H, P, D)
+                             -> logits (B, T, V), present.N.{key,value} (B, H, S, D)
+    model_without_past.onnx  input_ids (B, T) -> logits (B, T, V)
+    model.onnx_data          the tensors of both; it has to lie beside them
 
 Axes as in the model file, and P the positions in the cache, which may be none; S = P + T.
 """
@@ -27,7 +27,7 @@ from gptwo.model.gpt2 import LAYER_NORM_EPSILON
 from gptwo.model.sizes import GPT2Config
 from gptwo.model.weights import CONFIG, hf_config
 
-PLAIN, WITH_PAST, DATA = "model.onnx", "model_with_past.onnx", "model.onnx_data"
+WITH_PAST, PLAIN, DATA = "model.onnx", "model_without_past.onnx", "model.onnx_data"
 OPSET, IR_VERSION = 20, 9  # the first with GELU as a node
 PAGE = 4096  # a tensor starts on a page, so that readers can map the file
 HIDE = float(np.finfo(np.float32).min)  # finite: a row of padding sees nothing and must not be NaN
@@ -39,7 +39,7 @@ def write(weights: Weights, out: Path, dtype: str) -> list[str]:
     """Write both graphs, their tensors and config.json into the folder `out`."""
     with atomic_write(out / DATA) as handle:
         tensors = list(_write_tensors(weights.tensors, handle))
-    for name, with_past in ((PLAIN, False), (WITH_PAST, True)):
+    for name, with_past in ((WITH_PAST, True), (PLAIN, False)):
         model = helper.make_model(
             _graph(weights.config, tensors, with_past=with_past),
             opset_imports=[helper.make_opsetid("", OPSET)],

@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from random_weights import random_weights
 
 from gptwo.formats.onnx import DATA, PLAIN, WITH_PAST, write
@@ -160,3 +161,11 @@ def test_a_changed_tensor_changes_the_logits(name: str, tmp_path: Path) -> None:
     ids = random_ids(2, 9)
     found = session(tmp_path / PLAIN).run(None, {"input_ids": ids})[0]
     assert np.abs(found - ours(weights, ids)).max() > 0.1
+
+
+def test_another_implementation_of_onnx_gives_the_same(written: tuple[Weights, Path]) -> None:
+    """The specification's own, in numpy: nothing here rests on onnxruntime's reading alone."""
+    weights, folder = written
+    ids = random_ids(2, 9)
+    found = ReferenceEvaluator(str(folder / PLAIN)).run(None, {"input_ids": ids})[0]
+    np.testing.assert_allclose(found, ours(weights, ids), rtol=0, atol=1e-5)

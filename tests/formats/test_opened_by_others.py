@@ -184,9 +184,9 @@ def test_onnxruntime_decodes_our_greedy_text_with_its_cache(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    plain, with_past = (
+    with_past, plain = (
         onnxruntime.InferenceSession(tmp_path / "onnx" / name, options)
-        for name in ("model.onnx", "model_with_past.onnx")
+        for name in ("model.onnx", "model_without_past.onnx")
     )
     for prompt, ids in zip(PROMPTS, expected, strict=True):
         assert onnx_greedy(with_past, tokenizer.encode(prompt)) == ids
