@@ -11,10 +11,11 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from gguf import TokenType
 from random_weights import SMALLEST, random_weights
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gptwo.errors import ModelError
 from gptwo.formats.gguf import write
-from gptwo.formats.weights import HEAD, MAPS, Weights, sample_logits
+from gptwo.formats.weights import HEAD, MAPS, Weights, model_of, sample_logits
 from gptwo.tokens.tokenizer import Tokenizer
 
 PLACES = {
@@ -174,3 +175,19 @@ def test_what_the_file_could_not_say_is_refused(
     with pytest.raises(ModelError, match=message) as raised:
         write(weights, tmp_path, "f32")
     assert remedy in raised.value.remedy and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0"])
+def test_transformers_reads_it_as_we_meant_it(dtype: str, tmp_path: Path) -> None:
+    """Its reader takes every GPT-2 to have 1024 positions, as the released ones have."""
+    weights = random_weights(n_ctx=1024, tied_head=dtype == "f16")
+    reader = opened(weights, tmp_path, dtype)
+    file = f"model-{dtype}.gguf"
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=file).eval()
+    ids = torch.randint(258, (2, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = model_of(replace(weights, tensors=tensors(reader)))(ids)
+        assert (model(ids).logits - ours).abs().max() < 1e-5
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file=file)
+    text = " the thing, there\n'll 日本"
+    assert tokenizer.encode(text) == SMALLEST.encode(text) and tokenizer.eos_token_id == 257
