@@ -6,9 +6,12 @@ expects, and the vocabulary's files beside them where there is one.
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from torch import Tensor
 
 from gptwo.artifacts import Manifest, fingerprint_inputs, stage
 from gptwo.errors import DataError, ModelError, UsageError
@@ -17,9 +20,10 @@ from gptwo.formats.extras import extra_for
 from gptwo.formats.recognise import locate, recognise
 from gptwo.formats.weights import Weights, fitted, sample_logits
 from gptwo.progress import SILENT, Reporter
-from gptwo.tokens.tokenizer import Tokenizer
+from gptwo.tokens.tokenizer import HF, MERGES, Tokenizer
 
-# Each takes the path that `locate` gives.
+VOCABULARIES = (MERGES, HF, "merges.txt")  # any of these lets a tokenizer be read
+# Each takes the path that `locate` gives, and leaves the vocabulary to `read`.
 READERS: dict[str, Callable[[Path], Weights]] = {
     "hf": hf.read,
     "pytorch": hf.read_pickle,
@@ -65,13 +69,18 @@ DTYPES = {
 def read(path: Path, tokenizer: Path | None = None) -> tuple[Weights, list[str]]:
     """A model in any format, and notes about what was left out.
 
-    The vocabulary is `tokenizer`'s or, without one, that of the files themselves.
+    The vocabulary is `tokenizer`'s or, without one, that of the files beside the weights.
     """
     kind, file = locate(path)
-    weights = READERS[kind](file)
-    if tokenizer is not None:
-        weights = Weights(weights.config, weights.tensors, Tokenizer.load(tokenizer))
-    return fitted(weights, path)
+    known = _tokenizer(file, tokenizer)
+    return fitted(replace(READERS[kind](file), tokenizer=known), path)
+
+
+def _tokenizer(file: Path, given: Path | None) -> Tokenizer | None:
+    beside = file if file.is_dir() else file.parent
+    if given is None and any((beside / name).exists() for name in VOCABULARIES):
+        given = beside
+    return None if given is None else Tokenizer.load(given)
 
 
 def convert(
@@ -89,57 +98,57 @@ def convert(
     notes, and the largest difference between the logits of both where `to` can be read back.
     """
     if dtype not in DTYPES.get(to, ()):
-        known = "; ".join(f"{name}: {', '.join(dtypes)}" for name, dtypes in DTYPES.items())
+        can = "; ".join(f"{name}: {', '.join(dtypes)}" for name, dtypes in DTYPES.items())
         raise UsageError(
-            f"cannot write {dtype} {to}", remedy=f"formats and their numbers are {known}"
+            f"cannot write {dtype} {to}", remedy=f"formats and their numbers are {can}"
         )
     kind, file = locate(source)
-    config, inputs = {"to": to, "dtype": dtype}, _identity(file, tokenizer)
-    with stage(out, kind="model", config=config, inputs=inputs) as made:
+    known = _tokenizer(file, tokenizer)
+    fingerprint = known.fingerprint if known is not None else None
+    inputs = _identity(file) | {"tokenizer": fingerprint or "none"}
+    with stage(out, kind="model", config={"to": to, "dtype": dtype}, inputs=inputs) as made:
         if made.done is not None:
             return _result(made.done, out)
         reporter.say(f"convert: reading {file} ({kind})")
-        weights, notes = read(source, tokenizer)
+        weights, notes = fitted(replace(READERS[kind](file), tokenizer=known), source)
+        shape, expected = weights.config, sample_logits(weights)
         reporter.check()
         reporter.say(f"convert: writing {to} to {out}")
         with TemporaryDirectory(dir=made.work) as name:
             draft = Path(name)
             notes += WRITERS[to](weights, draft, dtype)
-            if weights.tokenizer is not None:
-                weights.tokenizer.save(draft)
+            if known is not None:
+                known.save(draft)
+            del weights  # what is read back need not lie beside it in memory
             reporter.check()
-            difference = _difference(weights, draft, dtype) if to in READERS else None
+            difference = _difference(expected, draft, dtype) if to in READERS else None
             for path in draft.iterdir():
                 with path.open("rb") as handle:
                     os.fsync(handle.fileno())
                 path.rename(out / path.name)
-        parameters = weights.config.parameters()
-        known = weights.tokenizer
         manifest = made.commit(
-            counts={"parameters": parameters},
+            counts={"parameters": shape.parameters()},
             details={
-                "read": {"format": kind, "shape": dict(weights.config.__dict__)},
+                "read": {"format": kind, "shape": dict(shape.__dict__)},
                 "notes": notes,
                 "largest_logit_difference": difference,
-                "tokenizer_fingerprint": known.fingerprint if known is not None else None,
+                "tokenizer_fingerprint": fingerprint,
             },
         )
     return _result(manifest, out)
 
 
-def _identity(file: Path, tokenizer: Path | None) -> dict[str, str]:
-    """Hashes of what the result is made of."""
+def _identity(file: Path) -> dict[str, str]:
     try:
-        return fingerprint_inputs([file, *([tokenizer] if tokenizer else [])])
+        return fingerprint_inputs([file])
     except DataError as error:  # a manifest that is damaged: here it is a model's
         raise ModelError(error.message, remedy=error.remedy) from error
 
 
-def _difference(weights: Weights, out: Path, dtype: str) -> float:
+def _difference(expected: Tensor, out: Path, dtype: str) -> float:
     """How far the logits of what was written are from the source's; none at all in f32."""
     kind, file = locate(out)
-    back = READERS[kind](file)
-    difference = float((sample_logits(weights) - sample_logits(back)).abs().max())
+    difference = float((expected - sample_logits(READERS[kind](file))).abs().max())
     if dtype == "f32" and difference:
         raise ModelError(
             f"what was written gives logits up to {difference:.2g} from the source's, expected "

@@ -21,7 +21,6 @@ from gptwo.model.weights import (
     load_model,
     read_config,
 )
-from gptwo.tokens.tokenizer import HF, MERGES, Tokenizer
 
 DTYPES = {
     "f32": (torch.float32, "float32"),
@@ -33,7 +32,7 @@ DTYPES = {
 def read(folder: Path) -> Weights:
     """A checkpoint of ours or of the transformers library, in one safetensors file or several."""
     model = load_model(folder)
-    return checked(Weights(model.config, model.state_dict(), vocabulary(folder)), folder)
+    return checked(Weights(model.config, model.state_dict()), folder)
 
 
 def read_pickle(folder: Path) -> Weights:
@@ -49,7 +48,7 @@ def read_pickle(folder: Path) -> Weights:
     }
     if config.tied_head:
         drop_copy_of_embedding(named, folder)
-    return checked(Weights(config, named, vocabulary(folder)), folder)
+    return checked(Weights(config, named), folder)
 
 
 def drop_copy_of_embedding(tensors: dict[str, Tensor], source: Path) -> None:
@@ -60,12 +59,6 @@ def drop_copy_of_embedding(tensors: dict[str, Tensor], source: Path) -> None:
             f"{source} has an output head that is not its embedding, expected the same numbers",
             remedy="use the file as its tool wrote it",
         )
-
-
-def vocabulary(folder: Path) -> Tokenizer | None:
-    """The tokenizer whose files lie in `folder`, if any do."""
-    names = (MERGES, HF, "merges.txt")
-    return Tokenizer.load(folder) if any((folder / name).exists() for name in names) else None
 
 
 def write(weights: Weights, out: Path, dtype: str) -> list[str]:

@@ -13,7 +13,6 @@ import torch
 
 from gptwo.artifacts import atomic_write
 from gptwo.errors import ModelError
-from gptwo.formats.hf import vocabulary
 from gptwo.formats.nanogpt import refuse_untied
 from gptwo.formats.weights import Weights, checked, stated_shape, transposed
 from gptwo.model.sizes import GPT2Config
@@ -69,7 +68,7 @@ def read(path: Path) -> Weights:
         tensors[name] = flat[place : place + count].view(shape).float()
         place += count
     tensors["wte.weight"] = tensors["wte.weight"][: config.vocab_size]
-    return checked(Weights(config, transposed(tensors), vocabulary(path.parent)), path)
+    return checked(Weights(config, transposed(tensors)), path)
 
 
 def layout(config: GPT2Config, padded: int) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -12,7 +12,7 @@ import torch
 from gptwo.artifacts import atomic_write
 from gptwo.errors import ModelError
 from gptwo.formats import pickles
-from gptwo.formats.hf import drop_copy_of_embedding, vocabulary
+from gptwo.formats.hf import drop_copy_of_embedding
 from gptwo.formats.weights import (
     HEAD,
     Weights,
@@ -59,11 +59,11 @@ def read(path: Path) -> Weights:
         for name, shape in shapes(replace(config, n_layer=min(config.n_layer, len(tensors)))):
             if name.endswith(".bias"):
                 tensors.setdefault(name, torch.zeros(shape))
-    return checked(Weights(config, transposed(tensors), vocabulary(path.parent)), path)
+    return checked(Weights(config, transposed(tensors)), path)
 
 
 def write(weights: Weights, out: Path, dtype: str) -> list[str]:
-    """ckpt.pt for nanoGPT's sample.py and for train.py with init_from="resume"'s model part."""
+    """ckpt.pt as nanoGPT's sample.py opens it; to train on, it lacks an optimiser's state."""
     refuse_untied(weights, "nanoGPT")
     config = weights.config
     tensors = transposed(weights.tensors)
@@ -87,8 +87,8 @@ def write(weights: Weights, out: Path, dtype: str) -> list[str]:
     exact = replace(weights, config=replace(config, activation="gelu"))
     difference = float((sample_logits(weights) - sample_logits(exact)).abs().max())
     return [
-        "nanoGPT computes the exact GELU, this model was trained with the tanh form: its logits "
-        f"there differ by up to {difference:.2g}"
+        "nanoGPT computes the exact GELU, this model was trained with the tanh form: on a fixed "
+        f"random input its logits there differ by up to {difference:.2g}"
     ]
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gptwo.artifacts import read_json
 from gptwo.errors import ModelError
-from gptwo.formats.hf import vocabulary
 from gptwo.formats.tensor_bundle import Bundle
 from gptwo.formats.weights import Weights, checked, stated_shape
 
@@ -26,7 +25,7 @@ POINTER = re.compile(r'^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', re.MULTIL
 
 
 def read(folder: Path) -> Weights:
-    """The folder as OpenAI's download script leaves it -> weights and vocabulary."""
+    """The folder as OpenAI's download script leaves it -> weights."""
     config = stated_shape(read_json(folder / HPARAMS, error=ModelError), SHAPE, folder / HPARAMS)
     bundle = Bundle(_index(folder))
     tensors: dict[str, Tensor] = {}
@@ -43,7 +42,7 @@ def read(folder: Path) -> Weights:
             "rows of embeddings",
             remedy=f"use the {HPARAMS} that belongs to this checkpoint",
         )
-    return checked(Weights(config, tensors, vocabulary(folder)), folder)
+    return checked(Weights(config, tensors), folder)
 
 
 def released_name(variable: str) -> str | None:

@@ -25,6 +25,7 @@ from gptwo.errors import DataError, Interrupted, ModelError, UsageError
 from gptwo.formats import convert as converting
 from gptwo.formats import hf, llmc, nanogpt
 from gptwo.formats.convert import DTYPES, READERS, WRITERS, convert, read, recognise
+from gptwo.formats.onnx import PLAIN
 from gptwo.formats.weights import Weights, fitted, model_of, sample_logits
 from gptwo.language_model import load
 from gptwo.model.weights import load_model
@@ -147,7 +148,7 @@ def test_every_pair_keeps_the_model(kind: str, to: str, sources: dict, tmp_path:
     with torch.no_grad():
         expected = model_of(weights)(IDS)
     if to == "onnx":
-        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / PLAIN)
         logits = torch.from_numpy(session.run(None, {"input_ids": IDS.numpy()})[0])
         assert torch.allclose(logits, expected, atol=1e-5)
         return
@@ -228,6 +229,7 @@ def test_nanogpt_opens_what_is_written_and_the_note_tells_the_difference(tmp_pat
     peer = peers.open_nanogpt(tmp_path / "ckpt.pt")
     measured = float((peer(ids) - sample_logits(released)).abs().max())
     assert 1e-4 < measured < 0.1
+    assert "on a fixed random input" in note
     assert abs(float(note.rsplit(maxsplit=1)[1]) - measured) < 0.05 * measured
 
 
@@ -259,6 +261,16 @@ def test_llmc_has_no_place_for_a_token_of_256_bytes(tmp_path: Path) -> None:
     weights = random_weights(doubled, vocab_size=doubled.vocab_size)
     (note,) = llmc.write(weights, tmp_path, "f32")
     assert "255 bytes, one has 256" in note and not (tmp_path / llmc.TOKENS_FILE).exists()
+
+
+def test_a_vocabulary_that_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
+    """Files of another model beside the weights are in no one's way."""
+    peers.write_llmc(Peer(ARGUMENTS, gelu="tanh"), ARGUMENTS, tmp_path / "gpt2.bin")
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordPiece"}}')
+    with pytest.raises(ModelError, match="not byte-level BPE"):
+        read(tmp_path / "gpt2.bin")
+    weights, _ = read(tmp_path / "gpt2.bin", GOLDEN / "openai")
+    assert weights.tokenizer is not None and weights.tokenizer.vocab_size == 260
 
 
 def test_rows_of_padding_are_cut_when_the_vocabulary_is_known(
