@@ -22,6 +22,7 @@ from gptwo.formats.weights import Weights, fitted, sample_logits
 from gptwo.progress import SILENT, Reporter
 from gptwo.tokens.tokenizer import HF, MERGES, Tokenizer
 
+SHAPE = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd", "activation", "tied_head")
 VOCABULARIES = (MERGES, HF, "merges.txt")  # any of these lets a tokenizer be read
 # Each takes the path that `locate` gives, and leaves the vocabulary to `read`.
 READERS: dict[str, Callable[[Path], Weights]] = {
@@ -129,7 +130,7 @@ def convert(
         manifest = made.commit(
             counts={"parameters": shape.parameters()},
             details={
-                "read": {"format": kind, "shape": dict(shape.__dict__)},
+                "read": {"format": kind, "shape": {name: getattr(shape, name) for name in SHAPE}},
                 "notes": notes,
                 "largest_logit_difference": difference,
                 "tokenizer_fingerprint": fingerprint,

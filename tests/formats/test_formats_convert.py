@@ -57,14 +57,17 @@ def hf_folder(folder: Path) -> Made:
 
 
 def pytorch_folder(folder: Path) -> Made:
-    """Masks among the weights and the head repeated, as old versions saved them."""
+    """Two files, masks among the weights and the head repeated, as old versions saved them."""
     weights = random_weights(tokenizer=None, vocab_size=260)
     hf.write(weights, folder, "f32")
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     state["lm_head.weight"] = state["transformer.wte.weight"]
     state |= {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 24, 24).tril() for i in range(2)}
-    torch.save(state, folder / "pytorch_model.bin")
+    names = sorted(state)
+    for number, part in enumerate((names[:9], names[9:]), 1):
+        path = folder / f"pytorch_model-{number:05d}-of-00002.bin"
+        torch.save({name: state[name] for name in part}, path)
     with torch.no_grad():
         return folder, model_of(weights)(IDS)
 
