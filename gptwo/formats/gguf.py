@@ -27,6 +27,7 @@ KINDS = {
     "f16": (Kind.F16, LlamaFileType.MOSTLY_F16),
     "q8_0": (Kind.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
+LARGEST = {Kind.F32: float("inf"), Kind.F16: 65_504, Kind.Q8_0: 127 * 65_504}  # scales are f16
 NAMES = {
     "wte": "token_embd",
     "wpe": "position_embd",
@@ -127,7 +128,14 @@ def _kind(name: str, tensor: Tensor, matrices: Kind) -> Kind:
     if tensor.dim() == 1 or name == "wpe.weight":
         return Kind.F32
     row = tensor.shape[0 if MAPS.search(name) else 1]
-    return matrices if row % GGML_QUANT_SIZES[matrices][0] == 0 else Kind.F16
+    kind = matrices if row % GGML_QUANT_SIZES[matrices][0] == 0 else Kind.F16
+    largest = float(tensor.abs().max())
+    if largest > LARGEST[kind]:
+        raise ModelError(
+            f"{name} holds {largest:.4g}, more than the {LARGEST[kind]:,.0f} of {kind.name}",
+            remedy="write it as f32",
+        )
+    return kind
 
 
 def _name(name: str) -> str:

@@ -115,6 +115,18 @@ def test_rows_that_do_not_divide_into_blocks_stay_in_f16(tmp_path: Path) -> None
     assert {kind for name, kind in found.items() if "mlp.c_proj" not in name} == {Kind.F16}
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [("f16", 65_504), ("q8_0", 127 * 65_504)])
+def test_a_number_that_a_kind_cannot_hold_is_named(
+    dtype: str, largest: float, tmp_path: Path
+) -> None:
+    weights = random_weights()
+    weights.tensors["h.1.mlp.c_fc.weight"][3, 4] = largest
+    assert torch.isfinite(tensors(opened(weights, tmp_path, dtype))["h.1.mlp.c_fc.weight"]).all()
+    weights.tensors["h.1.mlp.c_fc.weight"][3, 4] = 1.01 * largest
+    with pytest.raises(ModelError, match=r"h\.1\.mlp\.c_fc\.weight holds .* more than the"):
+        write(weights, tmp_path, dtype)
+
+
 def test_the_shape_is_described_in_llama_cpps_words(tmp_path: Path) -> None:
     found = fields(opened(random_weights(), tmp_path, "q8_0"))
     assert found["general.architecture"] == "gpt2"
