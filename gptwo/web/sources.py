@@ -21,7 +21,7 @@ from gptwo import __version__
 from gptwo.artifacts import MANIFEST, damage, read_manifest, sha256_file, stage, sync_folder
 from gptwo.errors import ModelError, NetworkError, ResourceError, UsageError
 from gptwo.lock import disk_errors
-from gptwo.progress import Reporter
+from gptwo.progress import Reporter, duration
 
 if TYPE_CHECKING:
     import httpx2
@@ -60,7 +60,7 @@ class Patience:
 
     connect_seconds: float = 10.0
     stall_seconds: float = 20.0  # without a single byte
-    tries: int = 6
+    tries: int = 5
     pause_seconds: float = 1.0  # before the second try; doubles
     max_pause_seconds: float = 30.0  # a longer Retry-After is cut to this
 
@@ -93,7 +93,7 @@ def released() -> dict[str, Released]:
 def cache_folder(model: Released) -> Path:
     """$GPTWO_CACHE/NAME/REVISION, or the same under ~/.cache/gptwo."""
     root = os.environ.get("GPTWO_CACHE", "") or Path.home() / ".cache" / "gptwo"
-    return Path(root) / model.name / model.revision
+    return Path(root).expanduser() / model.name / model.revision
 
 
 def fetch_released(model: Released, reporter: Reporter, patience: Patience = PATIENCE) -> Path:
@@ -210,7 +210,9 @@ class _Download:
                         "set HTTPS_PROXY, for a mirror HF_ENDPOINT",
                     ) from fault
                 pause = max(fault.wait, patience.pause_seconds * 2 ** (failures - 1))
-                _pause(min(pause, patience.max_pause_seconds), reporter)
+                pause = min(pause, patience.max_pause_seconds)
+                reporter.say(f"{self.part.stem}: {fault}; asking again in {duration(pause)}")
+                _pause(pause, reporter)
 
     def _receive(self, reporter: Reporter) -> None:
         """One request for the rest of the file."""

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ import torch
 import gptwo
 from gptwo import language_model
 from gptwo.artifacts import verify
+from gptwo.cli import main
 from gptwo.errors import Interrupted, ModelError, NetworkError, ResourceError, UsageError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
@@ -33,7 +35,7 @@ from gptwo.web import sources
 from gptwo.web.sources import Patience, Pin, Released, cache_folder, fetch_released, released
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-QUICK = Patience(connect_seconds=2, stall_seconds=0.3, tries=3, pause_seconds=0.01)
+QUICK = Patience(connect_seconds=10, stall_seconds=10, tries=3, pause_seconds=0.01)
 WEIGHTS = "model.safetensors"
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -268,10 +270,12 @@ def test_a_released_name_loads(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_progress_is_told_in_bytes(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.faults["merges.txt"] = [says(503)]
     fetch(hub, reporter=Reporter())
     told = capsys.readouterr().err
     size = len(hub.files[WEIGHTS])
     assert f"download {WEIGHTS}: {size:,}/{size:,} bytes" in told
+    assert "merges.txt: the server answered 503; asking again in 0.0s" in told
     assert f"tiny: downloading from {hub.address} into {cache_folder(hub.model)}" in told
 
 
@@ -294,6 +298,24 @@ def test_a_proxy_of_the_environment_is_used(hub: Hub, monkeypatch: pytest.Monkey
         fetch(hub)
 
 
+def test_the_command_says_that_there_is_no_network(
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(Reporter, "listen", lambda self: None)
+    quick = partial(fetch_released, patience=QUICK)
+    monkeypatch.setattr(language_model, "fetch_released", quick)
+    for command in ("sample", "eval", "verify"):
+        assert main([command, "gpt2", "--quiet"]) == 7
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.startswith("error: http://127.0.0.1")
+        assert len(told.err.splitlines()) == 2 and "config.json" in told.err
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -311,7 +333,7 @@ def test_a_cut_connection_goes_on_where_it_was(hub: Hub) -> None:
 
 def test_a_stall_is_a_cut(hub: Hub) -> None:
     hub.faults[WEIGHTS] = [stall]
-    assert is_whole(fetch(hub), hub)
+    assert is_whole(fetch(hub, replace(QUICK, stall_seconds=0.5)), hub)
     half = len(hub.files[WEIGHTS]) // 2
     assert hub.asked[-1] == (WEIGHTS, f"bytes={half}-")
 
