@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gptwo.errors import ModelError
+from gptwo.errors import ModelError, ResourceError
 from gptwo.formats import unpickle
 from gptwo.model.weights import PICKLES, what_is
 
@@ -68,6 +68,11 @@ def load(path: Path) -> Unpickled:
             start_new_session=True,  # a Ctrl-C is this process' to handle
             env=os.environ | here,
         )
+        if "No space left" in ran.stderr:
+            raise ResourceError(
+                f"the tensors of {path} do not fit into {folder}",
+                remedy="make room, or let TMPDIR name a folder with more",
+            )
         if ran.returncode:
             raise ModelError(
                 f"{path} was not read: {_reason(ran)}",

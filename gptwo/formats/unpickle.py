@@ -55,6 +55,8 @@ def _limit(size: int) -> None:
         (resource.RLIMIT_FSIZE, SPARE_BYTES + 2 * size),
         (resource.RLIMIT_CORE, 0),
     ):
+        hard = resource.getrlimit(kind)[1]  # may only be lowered
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
 
 
@@ -130,7 +132,8 @@ def reason(error: Exception) -> str:
         return f"damaged or truncated ({text or 'it ends too early'})"
     refused = re.search(r"WeightsUnpickler error:\s*(.+)", text)
     lines = [refused[1]] if refused else text.splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    line = lines[0][:200] if lines else type(error).__name__
+    return "".join(char if char.isprintable() else "?" for char in line)  # names are strangers'
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from gptwo.errors import ModelError
+from gptwo.errors import ModelError, ResourceError
 from gptwo.formats import pickles, unpickle
 from gptwo.formats.convert import convert
 
@@ -268,6 +268,23 @@ def test_what_is_not_a_pickle_starts_no_process(
         (tmp_path / "ckpt.pt").write_bytes(data)
         with pytest.raises(ModelError, match=words):
             pickles.load(tmp_path / "ckpt.pt")
+
+
+def test_a_full_disk_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "full.py"
+    script.write_text("import sys; sys.exit('No space left on device (os error 28)')")
+    torch.save(STATE, tmp_path / "ckpt.pt")
+    monkeypatch.setattr(pickles.unpickle, "__file__", str(script))
+    with pytest.raises(ResourceError, match="do not fit") as caught:
+        pickles.load(tmp_path / "ckpt.pt")
+    assert "TMPDIR" in caught.value.remedy
+
+
+def test_names_of_strangers_do_not_reach_the_terminal_raw() -> None:
+    told = unpickle.reason(ValueError("member \x1b[2J\x07 is compressed"))
+    assert told == "member ?[2J? is compressed"
 
 
 def test_a_child_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
