@@ -44,7 +44,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_ENDINGS = "bin bpe gz html json jsonl md npy parquet py safetensors toml zst".split()  # noqa: SIM905
+FILE_ENDINGS = "bin bpe gz html json jsonl md npy onnx onnx_data parquet py safetensors toml zst".split()  # noqa: SIM905
 
 # What `--set` may name: for each command, and in run.json and `reproduce` by group.
 OF_COMMAND: dict[str, Any] = {
@@ -184,7 +184,7 @@ def test_a_wrong_example_is_noticed(line: str) -> None:
 
 def test_the_room_pages_have_examples() -> None:
     pages = sorted((ROOT / "docs").glob("0*.md"))
-    assert [path.name[:2] for path in pages] == [f"{n:02d}" for n in range(9)]
+    assert [path.name[:2] for path in pages] == [f"{n:02d}" for n in range(10)]
     for path in pages:
         assert any(list(commands_in(block)) for block in blocks(path, "sh")), path.name
         assert path.read_text(encoding="utf-8").count("\n") <= 100, f"{path.name} is too long"
