@@ -97,11 +97,10 @@ def released_name(weights_sha256: str) -> str:
 
 
 def load(model: str | Path, *, device: str = "", reporter: Reporter = SILENT) -> LanguageModel:
-    """Open a run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a
-    released model by name ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl").
+    """Open a model: its folder, a run (the newest checkpoint), or a released name such as "gpt2".
 
-    Raises ModelError (exit code 4) for what is missing, damaged or does not fit together, and
-    NetworkError (7) for a released model that cannot be downloaded.
+    A folder may be a checkpoint or a Hugging Face GPT-2. Raises ModelError (exit code 4) for what
+    is missing, damaged or does not fit together, NetworkError (7) for a download without an answer.
     """
     folder = resolve(find_model(model, reporter))
     world = here(device=device)
