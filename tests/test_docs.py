@@ -44,7 +44,8 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_ENDINGS = "bin bpe gz html json jsonl md npy onnx onnx_data parquet py safetensors toml zst".split()  # noqa: SIM905
+FILE_ENDINGS = "bin bpe gz html json jsonl md npy parquet py safetensors toml zst".split()  # noqa: SIM905
+FILE_ENDINGS += ["onnx", "onnx_data"]
 
 # What `--set` may name: for each command, and in run.json and `reproduce` by group.
 OF_COMMAND: dict[str, Any] = {
