@@ -221,8 +221,7 @@ class _Download:
         asked = {"Range": f"bytes={self.have}-"} if self.have else {}
         try:
             with self.client.stream("GET", self.url, headers=asked) as answer:
-                self._judge(answer)
-                self._append(answer, reporter)
+                self._append(answer, self._goes_on(answer), reporter)
         except (httpx2.TooManyRedirects, httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise NetworkError(
                 f"{self.url}: {error}", remedy="check HF_ENDPOINT and the proxy"
@@ -232,32 +231,34 @@ class _Download:
         if self.have != self.size:
             raise _AgainError(f"the answer ended after {self.have:,} of {self.size:,} bytes")
 
-    def _judge(self, answer: "httpx2.Response") -> None:
-        """Go on only with an answer that is this file, from its start or from where we are."""
+    def _goes_on(self, answer: "httpx2.Response") -> bool:
+        """Whether an answer continues what is here; False: it is the file from its start."""
         status = answer.status_code
         if status in BUSY:
             raise _AgainError(f"the server answered {status}", _retry_after(answer))
-        if status == 206 and self.have:
+        if self.have and status == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("content-range", ""))
             if found and int(found[1]) == self.have and self.size in (None, int(found[2])):
                 self.size = int(found[2])
-                return
-        if self.have:  # no such range, another file, or a server that knows no ranges
+                return True
+        if self.have and status in (206, 416):  # another file, or none as long as what is here
             self._start_over()
-            if status != 200:
-                raise _AgainError(f"the server answered {status} to a part of the file")
+            raise _AgainError(f"the server answered {status} to a part of the file")
         if status != 200:
             raise NetworkError(
                 f"{self.url} was answered with {status}, expected the file",
                 remedy="check the network, HF_ENDPOINT and the proxy, or name a folder with the "
                 "model",
             )
+        return False
 
-    def _append(self, answer: "httpx2.Response", reporter: Reporter) -> None:
+    def _append(self, answer: "httpx2.Response", goes_on: bool, reporter: Reporter) -> None:
         chunks = answer.iter_raw()
         first = next(chunks, b"")
-        if not self.have:
+        if not goes_on:  # what is here is dropped only for what looks like the file
             self._check_start(first, answer.headers.get("content-length", ""))
+            self._start_over()
+            self.size = self.pin.bytes or int(answer.headers["content-length"])
         assert self.size is not None
         self.bar.total = self.size - self.have + self.bar.done
         _check_room(self.part, self.size - self.have)
@@ -279,12 +280,10 @@ class _Download:
         for start, kind in NOT_OURS.items():
             if re.match(start, first, re.IGNORECASE):
                 raise self._wrong(kind)
-        if self.size is None:
-            if not length.isdigit():
-                raise self._wrong("a file of unknown size")
-            self.size = int(length)
-        elif length.isdigit() and int(length) != self.size:
-            raise self._wrong(f"{int(length):,} bytes, not {self.size:,}")
+        if self.pin.bytes is None and not length.isdigit():
+            raise self._wrong("a file of unknown size")
+        if self.pin.bytes is not None and length.isdigit() and int(length) != self.pin.bytes:
+            raise self._wrong(f"{int(length):,} bytes, not {self.pin.bytes:,}")
 
     def _wrong(self, found: str) -> ModelError:
         return ModelError(
@@ -294,7 +293,7 @@ class _Download:
         )
 
     def _start_over(self) -> None:
-        self.part.unlink()
+        self.part.unlink(missing_ok=True)
         self.have, self.hash, self.size = 0, hashlib.sha256(), self.pin.bytes
 
 

@@ -25,7 +25,14 @@ import gptwo
 from gptwo import language_model
 from gptwo.artifacts import verify
 from gptwo.cli import main
-from gptwo.errors import Interrupted, ModelError, NetworkError, ResourceError, UsageError
+from gptwo.errors import (
+    GptwoError,
+    Interrupted,
+    ModelError,
+    NetworkError,
+    ResourceError,
+    UsageError,
+)
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.model.weights import hf_config, save_checkpoint_model
@@ -469,6 +476,27 @@ def test_another_thing_in_a_files_place(body: bytes, words: str, name: str, hub:
     assert f"{name} gave" in error.value.message and error.value.exit_code == 4
     assert error.value.remedy and not (cache_folder(hub.model) / "manifest.json").exists()
     assert is_whole(fetch(hub), hub)
+
+
+@pytest.mark.parametrize(
+    "answer, error",
+    [
+        (says(200, PAGE), ModelError),
+        (says(200, b"{}"), ModelError),
+        (says(404, b"no"), NetworkError),
+        (says(302), NetworkError),
+        (says(503), NetworkError),
+    ],
+)
+def test_what_is_here_survives_a_sign_in_page(
+    answer: Answer, error: type[GptwoError], hub: Hub
+) -> None:
+    hub.faults[WEIGHTS] = [cut(20_000), *[answer] * 3]
+    with pytest.raises(error):
+        fetch(hub)
+    hub.faults.clear()
+    hub.asked.clear()
+    assert is_whole(fetch(hub), hub) and hub.asked == [(WEIGHTS, "bytes=20000-")]
 
 
 def test_a_web_page_of_unknown_size_is_known_too(hub: Hub) -> None:
