@@ -5,6 +5,7 @@ expects, and the vocabulary's files beside them where there is one.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from gptwo.artifacts import Manifest, fingerprint_inputs, stage
-from gptwo.errors import DataError, ModelError, UsageError
+from gptwo.errors import DataError, ModelError, ResourceError, UsageError
 from gptwo.formats import hf, llmc, mingpt, nanogpt, openai
 from gptwo.formats.extras import extra_for
 from gptwo.formats.recognise import locate, recognise
@@ -22,6 +23,7 @@ from gptwo.formats.weights import Weights, fitted, sample_logits
 from gptwo.progress import SILENT, Reporter
 from gptwo.tokens.tokenizer import HF, MERGES, Tokenizer
 
+BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 2}  # of a number, at most
 SHAPE = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd", "activation", "tied_head")
 VOCABULARIES = (MERGES, HF, "merges.txt")  # any of these lets a tokenizer be read
 # Each takes the path that `locate` gives, and leaves the vocabulary to `read`.
@@ -114,6 +116,7 @@ def convert(
         weights, notes = fitted(replace(READERS[kind](file), tokenizer=known), source)
         shape, expected = weights.config, sample_logits(weights)
         reporter.check()
+        _check_space(out, shape.parameters() * BYTES[dtype])
         reporter.say(f"convert: writing {to} to {out}")
         with TemporaryDirectory(dir=made.work) as name:
             draft = Path(name)
@@ -144,6 +147,17 @@ def _identity(file: Path) -> dict[str, str]:
         return fingerprint_inputs([file])
     except DataError as error:  # a manifest that is damaged: here it is a model's
         raise ModelError(error.message, remedy=error.remedy) from error
+
+
+def _check_space(out: Path, needed: int) -> None:
+    """Before the first byte: not every tool's writer says that the disk is full when it is."""
+    needed += needed // 20 + 8_000_000  # the vocabulary, names, padding
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise ResourceError(
+            f"the result takes {needed / 1e6:,.0f} MB and {out} has {free / 1e6:,.0f} MB",
+            remedy="make room, or choose another folder",
+        )
 
 
 def _difference(expected: Tensor, out: Path, dtype: str) -> float:

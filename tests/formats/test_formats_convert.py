@@ -21,7 +21,7 @@ from test_formats_gguf import tensors as gguf_tensors
 from torch import Tensor
 
 from gptwo.artifacts import MANIFEST, verify
-from gptwo.errors import DataError, Interrupted, ModelError, UsageError
+from gptwo.errors import DataError, Interrupted, ModelError, ResourceError, UsageError
 from gptwo.formats import convert as converting
 from gptwo.formats import hf, llmc, nanogpt
 from gptwo.formats.convert import DTYPES, READERS, WRITERS, convert, read, recognise
@@ -370,6 +370,19 @@ def test_a_stop_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
         convert(source, out, to="hf", reporter=reporter)
     assert not (out / MANIFEST).exists() and not list(out.rglob("*.safetensors"))
     assert convert(source, out, to="hf")["largest_logit_difference"] == 0
+
+
+def test_a_disk_too_small_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "gpt2.bin", tmp_path / "out"
+    peers.write_llmc(Peer(ARGUMENTS, gelu="tanh"), ARGUMENTS, source)
+    full = shutil.disk_usage(tmp_path)._replace(free=8_000_000)
+    monkeypatch.setattr(converting.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setitem(converting.WRITERS, "hf", None)  # is not reached
+    with pytest.raises(ResourceError, match=r"takes 8 MB and .* has 8 MB"):
+        convert(source, out, to="hf")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(("to", "dtype"), [("nanogpt", "bf16"), ("ggml", "f32"), ("hf", "q8_0")])
