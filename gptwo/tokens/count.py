@@ -34,7 +34,7 @@ Pieces = tuple[bytes, bytes, bytes]
 def count_files(
     files: Sequence[Path], folder: Path, workers: int, reporter: Reporter
 ) -> list[Path]:
-    """A file of counts in `folder` for each file of texts; those that are there are not made again."""
+    """A file of counts in `folder` for each file of texts; what is there is not made again."""
     outputs = [folder / f"{path.stem}.arrow" for path in files]
     tasks = [Task(input=path, output=out) for path, out in zip(files, outputs, strict=True)]
     with Pool(None, workers, reporter, preload=__name__) as pool:

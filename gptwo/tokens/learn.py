@@ -4,7 +4,7 @@ Merging needs only the distinct pieces and how often each occurs, so memory foll
 distinct words, not the length of the corpus. The merging itself runs in C where it could be built.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,21 +49,12 @@ def train_tokenizer(
             return made.done
         files = sorted((corpus / "train").glob("part-*.parquet"))
         counted = count_files(files, made.work / "counts", workers, reporter)
-        learner, distinct = new_learner(greatest=config.ties == "greatest"), 0
-        try:
-            for data, offsets, counts in sum_counts(counted, reporter):
-                learner.add(data, offsets, counts)
-                distinct += len(counts) // ITEM
-            if not distinct:
-                raise DataError(f"{corpus} has no training text", remedy="give it more documents")
-            wanted = config.vocab_size - 257
-            reporter.say(f"tokenizer: {distinct:,} distinct pieces, {wanted:,} merges wanted")
-            merges = _learned(learner, wanted, reporter)
-        except MemoryError:
-            raise ResourceError(
-                f"no memory left to learn from {distinct:,} distinct pieces",
-                remedy="give it more memory, or learn from a part of the corpus",
-            ) from None
+        wanted = config.vocab_size - 257
+        merges, distinct = learn_counted(
+            counted, wanted, greatest=config.ties == "greatest", reporter=reporter
+        )
+        if not distinct:
+            raise DataError(f"{corpus} has no training text", remedy="give it more documents")
         if len(merges) < wanted:
             reporter.say(f"tokenizer: the corpus has pairs for only {len(merges):,} merges")
         return _commit(made, Tokenizer(merges), {"pieces": distinct, "ties": config.ties})
@@ -99,6 +90,27 @@ def plain_learn_merges(
 ) -> list[Merge]:
     """`learn_merges` by the readable twin of the kernel."""
     return _learned_from(counts, PlainLearner(bytes(BYTE_ORDER), greatest), most)
+
+
+def learn_counted(
+    counted: Sequence[Path], most: int, *, greatest: bool = False, reporter: Reporter = SILENT
+) -> tuple[list[Merge], int]:
+    """Up to `most` merges of the pieces in files of counts, and how many distinct pieces there are.
+
+    Raises ResourceError when there is no memory for the distinct pieces.
+    """
+    learner, distinct = new_learner(greatest=greatest), 0
+    try:
+        for data, offsets, counts in sum_counts(counted, reporter):
+            learner.add(data, offsets, counts)
+            distinct += len(counts) // ITEM
+        reporter.say(f"tokenizer: {distinct:,} distinct pieces, {most:,} merges wanted")
+        return _learned(learner, most, reporter), distinct
+    except MemoryError:
+        raise ResourceError(
+            f"no memory left to learn from {distinct:,} or more distinct pieces",
+            remedy="give it more memory, or learn from a part of the corpus",
+        ) from None
 
 
 def new_learner(*, greatest: bool) -> Any:
