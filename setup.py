@@ -16,4 +16,11 @@ def kernel(name: str, depends: list[str]) -> Extension:
     )
 
 
-setup(ext_modules=[kernel("count", CUT), kernel("merges", []), kernel("encode", CUT)])
+setup(
+    ext_modules=[
+        kernel("count", CUT),
+        kernel("merges", []),
+        kernel("encode", CUT),
+        kernel("links", []),
+    ]
+)

@@ -13,12 +13,12 @@ _NO_PROSE = """
     facebook.com fbcdn.net flickr.com giphy.com gfycat.com i.redd.it imgflip.com imgur.com
     instagram.com livememe.com minus.com qkme.me quickmeme.com redd.it reddit.com
     redditmedia.com redditlog.com sli.mg snapchat.com soundcloud.com spotify.com streamable.com
-    tinypic.com twitch.tv twitter.com v.redd.it vimeo.com vine.co x.com youtu.be youtube.com
+    tinypic.com twitter.com v.redd.it vimeo.com vine.co x.com youtu.be youtube.com
 """
 _ALSO_LEFT_OUT = """
     aliexpress.com amazon.com apple.com bestbuy.com craigslist.org ebay.com etsy.com github.com
     google.com itunes.com newegg.com pinterest.com rollingstone.com steamcommunity.com
-    steampowered.com target.com walmart.com xkcd.com
+    steampowered.com target.com twitch.tv walmart.com wikiwand.com xkcd.com
 """
 _ENDINGS = """
     .3gp .7z .ai .apk .avi .bin .bmp .bz2 .css .deb .dmg .doc .docx .eps .exe .flac .flv .gif .gifv
@@ -31,6 +31,7 @@ BLOCKED = {
     "openwebtext": frozenset(_NO_PROSE.split() + _ALSO_LEFT_OUT.split()),
 }
 NOT_TEXT = frozenset(_ENDINGS.split())
+WIKIPEDIA = frozenset({"wikipedia.org", "wikimedia.org"})  # mirrors: the corpus knows their texts
 
 
 def url_fault(url: str) -> str:
@@ -48,7 +49,7 @@ def url_fault(url: str) -> str:
 
 def is_wikipedia(host: str) -> bool:
     """Wikipedia in any language; the paper removes it because evaluation sets are made of it."""
-    return on_domain(host, frozenset({"wikipedia.org", "wikiwand.com", "wikimedia.org"}))
+    return on_domain(host, WIKIPEDIA)
 
 
 def is_not_text(url: str) -> bool:

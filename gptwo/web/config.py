@@ -22,6 +22,8 @@ class LinksConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {PRESETS}, found {self.preset!r}")
+        if abs(self.min_score) >= 2**31:  # no score is further from 0
+            raise ValueError(f"min_score must have 32 bits, found {self.min_score}")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share must be in [0, 1], found {self.max_bad_share}")
         for name in ("first_day", "last_day"):

@@ -1,169 +1,285 @@
-"""Link files -> one table of links worth fetching (paper section 2.1: at least 3 karma)."""
+"""Link files -> one table of links worth fetching (paper section 2.1: at least 3 karma).
 
-from collections import Counter
+One thread reads a file into blocks of lines, others judge them, and what they found is written in
+the order of the file: so the result is the same for any number of threads. What is kept goes to
+disk as candidates; DuckDB sorts those by key, spilling where they are many, and of each key the
+best one stays. Memory follows neither the number of submissions nor that of links.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gptwo.artifacts import Manifest, atomic_write, fingerprint_inputs, sha256_file, stage
+from gptwo.artifacts import (
+    Manifest,
+    Stage,
+    atomic_write,
+    fingerprint_inputs,
+    label_paths,
+    read_json,
+    sha256_file,
+    stage,
+    write_json,
+)
 from gptwo.errors import DataError, UsageError
+from gptwo.pool import count_workers
 from gptwo.progress import SILENT, Bar, Reporter
-from gptwo.records import Link
-from gptwo.urls import canonical_key, host_of, on_domain
-from gptwo.web.blocklists import BLOCKED, is_not_text, is_wikipedia, url_fault
+from gptwo.streams import position
 from gptwo.web.config import LinksConfig
-from gptwo.web.submissions import Submission, read_submissions
+from gptwo.web.rules import ABSENT
+from gptwo.web.screen import DROPPED, FAULTS_SHOWN, LINKS, Screened, Screener, repeated, words_of
+from gptwo.web.submissions import Block, is_dump, opened, parse, read_blocks
 
-COLUMNS = [
-    ("url", pa.string()),
-    ("key", pa.string()),
-    ("score", pa.int32()),
-    ("date", pa.string()),
-    ("source", pa.string()),
-]
-LINKS = pa.schema(COLUMNS)
-DROPPED = pa.schema([*COLUMNS, ("reason", pa.string())])
-GROUP_ROWS = 50_000  # of dropped links, written together
-CHECK_LINES = 1000  # between looks at whether to stop
-MIN_SCORE = -(2**31)  # of a link without one, beside a link with one
+GROUP_ROWS = 100_000  # written together
+LIST_ROWS = 10_000  # of a CSV or a list of URLs, judged together
+MEMORY_LIMIT = "512MB"  # of the sort; beyond it spills
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 def collect_links(
-    files: list[Path], out: Path, config: LinksConfig, reporter: Reporter = SILENT
+    files: list[Path],
+    out: Path,
+    config: LinksConfig,
+    reporter: Reporter = SILENT,
+    *,
+    workers: int = 0,
 ) -> Manifest:
     """Filter and de-duplicate `files` into out/links.parquet (by key) and out/dropped.parquet.
 
-    The fingerprint is that of the kept links; what is dropped is written in the order it came.
+    The fingerprint is that of the kept links. A killed run goes on behind the last whole file.
     """
     if not files:
         raise UsageError("no link file is given", remedy="name a Reddit dump or a list of URLs")
-    inputs = fingerprint_inputs(files)
+    inputs, threads = fingerprint_inputs(files), count_workers(workers)
     with stage(out, kind="links", config=asdict(config), inputs=inputs) as made:
         if made.done:
             return made.done
-        with (
-            atomic_write(made.folder / "dropped.parquet") as handle,
-            pq.ParquetWriter(handle, DROPPED, compression="zstd") as dropped,
-        ):
-            choice = _Choice(config, dropped)
-            with reporter.bar("links", None, "submissions") as bar:
-                for path in files:
-                    choice.read_file(path, bar, reporter)
-            choice.flush()
-            reasons = dict(sorted(choice.reasons.items()))
-            if not choice.kept:
-                why = ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())
-                names = ", ".join(str(path) for path in files[:3]) + (", ..." if files[3:] else "")
-                raise DataError(
-                    f"{names}: no link of {choice.read:,} is kept ({why})",
-                    remedy="give other files, or loosen the rules",
-                )
-        rows = [_row(choice.kept[key]) for key in sorted(choice.kept)]
-        with atomic_write(made.folder / "links.parquet") as handle:
-            pq.write_table(pa.Table.from_pylist(rows, LINKS), handle, compression="zstd")
-        return made.commit(
-            counts={"read": choice.read, "kept": len(rows), "dropped": reasons},
-            fingerprint=sha256_file(made.folder / "links.parquet"),
-        )
+        parts = []
+        with reporter.bar("links", None, "submissions") as bar:
+            for number, (path, label) in enumerate(label_paths(files).items()):
+                part = _Part(path, made.work / f"{number:05d}", inputs[label])
+                part.make(Screener(config, path.name), threads, bar, reporter)
+                parts.append(part)
+        return _join(made, parts, threads, reporter)
 
 
 @dataclass
-class _Choice:
-    """What is kept and what is not, so far. Only what is kept stays in memory."""
+class _Part:
+    """One link file, judged: NAME-kept.parquet and NAME-dropped.parquet, and then NAME.json."""
 
-    config: LinksConfig
-    writer: pq.ParquetWriter
-    kept: dict[str, Link] = field(default_factory=dict)
-    reasons: Counter[str] = field(default_factory=Counter)
+    path: Path
+    name: Path
+    sha256: str
     read: int = 0
-    waiting: list[dict] = field(default_factory=list)  # dropped, not yet written
+    expanded_bytes: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        own = map(str.lower, self.config.blocked_domains)
-        self.domains = BLOCKED[self.config.preset] | frozenset(own)
-        self.subreddits = frozenset(map(str.lower, self.config.blocked_subreddits))
+    def file(self, ending: str) -> Path:
+        return self.name.with_name(self.name.name + ending)
 
-    def read_file(self, path: Path, bar: Bar, reporter: Reporter) -> None:
-        bad = count = 0
-        example = ""
-        for count, submission in enumerate(read_submissions(path), 1):
-            if count % CHECK_LINES == 0:
-                reporter.check()
-            bar.advance()
-            if submission.fault:
-                bad += 1
-                example = example or submission.fault[:200]
-            self.take(submission, path.name)
-        self.read += count
-        if bad > max(1, self.config.max_bad_share * count):
+    def make(self, screener: Screener, threads: int, bar: Bar, reporter: Reporter) -> None:
+        """Judge the file, or take over what a stopped run made of it."""
+        if self._recover():
+            bar.advance(self.read)
+            return
+        with (
+            _written(self.file("-kept.parquet"), LINKS) as kept,
+            _written(self.file("-dropped.parquet"), DROPPED) as dropped,
+            opened(self.path) as stream,
+        ):
+
+            def store(found: Screened) -> Screened:
+                kept.add(found.kept)
+                dropped.add(found.dropped)
+                return found
+
+            with closing(in_order(store, self._screened(stream, screener, threads), 1)) as stored:
+                for found in stored:
+                    self._note(found)
+                    done = position(stream) / self.path.stat().st_size
+                    bar.advance(found.read, file=self.path.name, done=f"{done:.0%}")
+                    reporter.check()
+        self._check(screener.rules.config)
+        names = ("sha256", "read", "expanded_bytes", "reasons", "faults")
+        write_json(self.file(".json"), {name: getattr(self, name) for name in names})
+
+    def _recover(self) -> bool:
+        if not self.file(".json").exists():
+            return False
+        note = read_json(self.file(".json"))
+        if note["sha256"] != self.sha256:
+            return False
+        self.read, self.expanded_bytes = note["read"], note["expanded_bytes"]
+        self.reasons, self.faults = Counter(note["reasons"]), note["faults"]
+        return True
+
+    def _screened(self, stream: IO[bytes], screener: Screener, threads: int) -> Iterator[Screened]:
+        blocks = self._watched(read_blocks(stream))
+        first = next(blocks, Block(start=0))
+        dump, blocks = is_dump(self.path, first), chain((first,), blocks)
+        if dump:
+            return in_order(screener.block, blocks, threads)
+        found = parse(self.path, dump, blocks)
+        return map(screener.submissions, iter(lambda: list(islice(found, LIST_ROWS)), []))
+
+    def _note(self, found: Screened) -> None:
+        self.read += found.read
+        self.reasons.update({reason: n for reason, n in found.reasons.items() if reason})
+        self.faults += found.faults[: FAULTS_SHOWN - len(self.faults)]
+
+    def _watched(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        for block in blocks:
+            self.expanded_bytes = block.start + len(block.data)
+            yield block
+
+    def _check(self, config: LinksConfig) -> None:
+        bad = self.reasons["unreadable"]
+        if bad > max(1, config.max_bad_share * self.read):
             raise DataError(
-                f"{path}: {bad:,} of {count:,} lines cannot be read ({example})",
+                f"{self.path}: {bad:,} of {self.read:,} lines cannot be read "
+                f"({self.faults[0][:200]})",
                 remedy="restore the file, or raise max_bad_share",
             )
 
-    def take(self, submission: Submission, source: str) -> None:
-        """Keep a submission's link, or note why not. Of one key the best link stays."""
-        url = submission.url
-        reason = "unreadable" if submission.fault else self.why_not(submission)
-        key = "" if reason and url_fault(url) else canonical_key(url)
-        link = Link(url=url, key=key, score=submission.score, date=submission.date, source=source)
-        if reason:
-            self.drop(link, reason)
-            return
-        other = self.kept.get(key)
-        if other is not None:
-            link, worse = sorted((link, other), key=_rank)
-            self.drop(worse, "duplicate")
-        self.kept[key] = link
 
-    def why_not(self, submission: Submission) -> str:
-        """The first rule a submission breaks, or ""."""
-        if submission.is_self:
-            return "self"
-        if submission.over_18:
-            return "over-18"
-        if submission.score is not None and submission.score < self.config.min_score:
-            return "low-score"
-        fault = url_fault(submission.url)
-        if fault:
-            return fault
-        if submission.date and not (
-            (not self.config.first_day or submission.date >= self.config.first_day)
-            and (not self.config.last_day or submission.date <= self.config.last_day)
-        ):
-            return "date"
-        if submission.subreddit in self.subreddits:
-            return "subreddit"
-        host = host_of(submission.url)
-        if is_wikipedia(host):
-            return "wikipedia"
-        if on_domain(host, self.domains):
-            return "domain"
-        return "not-text" if is_not_text(submission.url) else ""
-
-    def drop(self, link: Link, reason: str) -> None:
-        self.reasons[reason] += 1
-        self.waiting.append({**_row(link), "reason": reason})
-        if len(self.waiting) >= GROUP_ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.waiting:
-            self.writer.write_table(pa.Table.from_pylist(self.waiting, DROPPED))
-            self.waiting = []
+def in_order(
+    work: Callable[[In], Out], items: Iterable[In], threads: int
+) -> Generator[Out, None, None]:
+    """`work` of every item by some threads, in the order of the items; few of them wait."""
+    waiting: deque[Any] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _row(link: Link) -> dict[str, Any]:
-    return {name: getattr(link, name) for name in LINKS.names}
+def _join(made: Stage, parts: list[_Part], threads: int, reporter: Reporter) -> Manifest:
+    """Of all candidates the best of each key, and everything else in one table."""
+    reasons: Counter[str] = sum((part.reasons for part in parts), Counter())
+    read = sum(part.read for part in parts)
+    candidates = read - sum(reasons.values())
+    if not candidates:
+        why = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
+        names = ", ".join(str(part.path) for part in parts[:3]) + (", ..." if parts[3:] else "")
+        raise DataError(
+            f"{names}: no link of {read:,} is kept ({why})",
+            remedy="give other files, or loosen the rules",
+        )
+    kept = 0
+    with (
+        _written(made.folder / "links.parquet", LINKS) as links,
+        _written(made.folder / "dropped.parquet", DROPPED) as dropped,
+        reporter.bar("links: duplicates", candidates, "links") as bar,
+    ):
+        for part in parts:
+            for table in _row_groups(part.file("-dropped.parquet")):
+                dropped.add(table)
+                reporter.check()
+        files = [part.file("-kept.parquet") for part in parts]
+        for best, worse in _by_key(files, made.work / "duckdb", threads):
+            links.add(best)
+            dropped.add(worse.append_column("reason", repeated("duplicate", len(worse))))
+            kept += len(best)
+            bar.advance(len(best) + len(worse))
+            reporter.check()
+    if candidates > kept:
+        reasons["duplicate"] = candidates - kept
+    return made.commit(
+        counts={"read": read, "kept": kept, "dropped": dict(sorted(reasons.items()))},
+        details={
+            "expanded_bytes": sum(part.expanded_bytes for part in parts),
+            "faults": {part.path.name: part.faults for part in parts if part.faults},
+        },
+        fingerprint=sha256_file(made.folder / "links.parquet"),
+    )
 
 
-def _rank(link: Link) -> tuple:
-    """Sorts the better of two links first: higher score, then the smaller address, day, file.
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number)
 
+
+def _by_key(files: list[Path], work: Path, threads: int) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Candidates sorted by key, some at a time: the best of each key, and the others.
+
+    Better is the higher score, then the shorter and smaller address, the earlier day, the file.
     Nothing is left to the order of the files.
     """
-    score = MIN_SCORE if link.score is None else link.score
-    return (-score, len(link.url), link.url, link.date, link.source)
+    with duckdb.connect() as database:
+        database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        database.execute(f"SET threads = {threads}")
+        database.execute("SET temp_directory = $1", [str(work)])
+        sorted_rows = database.sql(
+            f"""SELECT {", ".join(LINKS.names)} FROM read_parquet($1)
+            ORDER BY key, coalesce(score, {ABSENT}) DESC, length(url), url, date, source""",
+            params=[[str(path) for path in files]],
+        )
+        last = words_of([""])  # which is no key
+        for batch in sorted_rows.to_arrow_reader(GROUP_ROWS):
+            table = pa.Table.from_batches([batch]).cast(LINKS)
+            keys = table.column("key").combine_chunks()
+            before = pa.concat_arrays([last, keys[:-1]])
+            is_best = pc.call_function("not_equal", [keys, before])
+            yield table.filter(is_best), table.filter(pc.call_function("invert", [is_best]))
+            last = keys[-1:]
+
+
+class _Groups:
+    """A Parquet file whose groups have GROUP_ROWS rows, however these come in."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self.writer, self.waiting, self.rows = writer, [], 0
+
+    def add(self, table: pa.Table) -> None:
+        self.waiting.append(table)
+        self.rows += len(table)
+        while self.rows >= GROUP_ROWS:
+            whole = pa.concat_tables(self.waiting)
+            self._write(whole[:GROUP_ROWS])
+            self.waiting = [whole[GROUP_ROWS:]]
+            self.rows -= GROUP_ROWS
+
+    def close(self) -> None:
+        if self.rows:
+            self._write(pa.concat_tables(self.waiting))
+
+    def _write(self, table: pa.Table) -> None:
+        self.writer.write_table(table.combine_chunks())  # pages must not tell how the rows came
+
+
+@contextmanager
+def _written(path: Path, schema: pa.Schema) -> Iterator[_Groups]:
+    repeated = [name for name in schema.names if name not in ("url", "key")]
+    with (
+        atomic_write(path) as handle,
+        pq.ParquetWriter(
+            handle,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=repeated,  # type: ignore[arg-type]
+        ) as writer,
+    ):
+        groups = _Groups(writer)
+        yield groups
+        groups.close()

@@ -14,8 +14,10 @@ from typing import IO, Any
 from gptwo.errors import DataError
 from gptwo.streams import DAMAGE, decompressed
 
-MAX_LINE = 10_000_000  # characters
+BLOCK_BYTES = 1 << 22  # of lines handed on together
+MAX_LINE = 10_000_000  # bytes
 MAX_SCORE = 2**31 - 1  # what the column holds
+BOM = b"\xef\xbb\xbf"
 
 # How files begin that hold no links, and what they are.
 OTHERS = {
@@ -38,60 +40,140 @@ class Submission:
     fault: str = ""
 
 
-TOO_LONG = Submission(fault=f"a line of more than {MAX_LINE:,} characters")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Whole lines of a file, or in their place a fault."""
+
+    data: bytes | bytearray = b""
+    start: int  # byte of what the file expands to
+    fault: str = ""
 
 
-def read_submissions(path: Path) -> Iterator[Submission]:
-    """Every line of a file, bad ones included, in constant memory.
-
-    A compressed file that ends early gives the lines before the damage and one fault.
-    """
-    with _opened(path) as text:
-        try:
-            yield from _parse(path, _lines(text))
-        except DAMAGE as damage:
-            yield Submission(fault=f"truncated: {damage}")
+TOO_LONG = f"a line of more than {MAX_LINE:,} bytes"
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A link file as the bytes it expands to."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {found}, expected a link file", remedy="check the path")
     if not path.stat().st_size:
         raise DataError(f"{path} is empty", remedy="give a Reddit dump, a CSV or a list of URLs")
     with decompressed(path) as raw:
-        yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None)
+        yield raw
 
 
-def _lines(text: IO[str]) -> Iterator[str]:
-    """Lines that are not blank; "" stands for one that is too long."""
-    while line := text.readline(MAX_LINE):
-        if len(line) < MAX_LINE or line.endswith("\n"):
-            if not line.isspace():
-                yield line
-            continue
-        while (rest := text.readline(MAX_LINE)) and not rest.endswith("\n"):
-            pass
-        yield ""
+def read_blocks(stream: IO[bytes]) -> Iterator[Block]:
+    """Every line of a stream in blocks of about BLOCK_BYTES, cut the same on every machine.
+
+    A line that is too long becomes one fault; a stream that ends early gives the whole lines before
+    the damage and one fault.
+    """
+    rest, start, skipping = b"", 0, False
+    while True:
+        data, damage, ended = _fill(stream, rest)
+        if start == 0 and not rest and data.startswith(BOM):
+            del data[: len(BOM)]
+            start = len(BOM)
+        if skipping:  # the rest of a line that is too long
+            length = _first_end(data)
+            skipping = not length
+            start += length or len(data)
+            del data[: length or len(data)]
+        length = len(data) if ended and not damage else _last_end(data)
+        rest = bytes(memoryview(data)[length:])
+        if length:
+            del data[length:]
+            yield Block(data=data, start=start)
+            start += length
+        elif len(rest) >= MAX_LINE:
+            yield Block(start=start, fault=TOO_LONG)
+            start += len(rest)
+            rest, skipping = b"", True
+        if damage:
+            yield Block(start=start + len(rest), fault=f"truncated: {damage}")
+        if ended:
+            return
 
 
-def _parse(path: Path, lines: Iterator[str]) -> Iterator[Submission]:
-    first = next(lines, "")
-    start = first.lstrip()
+def _fill(stream: IO[bytes], rest: bytes) -> tuple[bytearray, str, bool]:
+    """`rest` and what follows it, whether it was stopped by damage, and whether that was all."""
+    data = bytearray(min(max(BLOCK_BYTES, 2 * len(rest)), MAX_LINE))
+    data[: len(rest)] = rest
+    filled = len(rest)
+    read_into = getattr(stream, "readinto1", None) or stream.readinto  # type: ignore[attr-defined]
+    damage, count = "", 1
+    with memoryview(data) as view:
+        while filled < len(data) and count:
+            try:
+                count = read_into(view[filled:])
+            except DAMAGE as error:
+                damage, count = str(error) or type(error).__name__, 0
+            filled += count
+    del data[filled:]
+    return data, damage, not count
+
+
+def _first_end(data: bytearray) -> int:
+    """The length of the first line, its end included; 0 where none ends."""
+    ends = [found for found in (data.find(b"\n"), data.find(b"\r")) if found >= 0]
+    return 1 + min(ends, default=-1)
+
+
+def _last_end(data: bytearray) -> int:
+    """The length of all whole lines."""
+    return 1 + max(data.rfind(b"\n"), data.rfind(b"\r"))
+
+
+def is_dump(path: Path, first: Block) -> bool:
+    """Whether a file that begins with `first` holds JSON lines; DataError for what is no list."""
+    line = next(_lines([first]), "") if not first.fault else ""
+    start = line.lstrip()
     other = next((what for sign, what in OTHERS.items() if start.startswith(sign)), "")
-    if other or "\0" in first:
+    if other or "\0" in line[:MAX_LINE]:
         raise DataError(
             f"{path} is {other or 'no text'}, expected links", remedy="download the file again"
         )
-    if start.startswith("{"):
+    return start.startswith("{")
+
+
+def read_submissions(path: Path) -> Iterator[Submission]:
+    """Every line of a file, bad ones included, in constant memory."""
+    with opened(path) as stream:
+        blocks = read_blocks(stream)
+        first = next(blocks, Block(start=0))
+        yield from parse(path, is_dump(path, first), chain((first,), blocks))
+
+
+def parse(path: Path, dump: bool, blocks: Iterator[Block]) -> Iterator[Submission]:
+    """The submissions of a dump, a table or a list."""
+    lines = _lines(blocks)
+    try:
+        if dump:
+            for line in lines:
+                yield from_json(line) if line else Submission(fault=TOO_LONG)
+            return
+        first = next(lines, "")
+        if names := _columns(path, first.lstrip()):
+            yield from _from_table(names, lines)
+            return
         for line in chain((first,), lines):
-            yield _from_json(line) if line else TOO_LONG
-    elif names := _columns(path, start):
-        yield from _from_table(names, lines)
-    else:
-        for line in chain((first,), lines):
-            yield _submission({"url": line.strip()}) if line else TOO_LONG
+            yield submission({"url": line.strip()}) if line else Submission(fault=TOO_LONG)
+    except EOFError as damage:
+        yield Submission(fault=str(damage))
+
+
+def _lines(blocks: Iterator[Block] | list[Block]) -> Iterator[str]:
+    """Lines that are not blank; "" stands for one that is too long. EOFError at damage."""
+    for block in blocks:
+        if block.fault == TOO_LONG:
+            yield ""
+        elif block.fault:
+            raise EOFError(block.fault)
+        for line in io.StringIO(block.data.decode("utf-8", "replace"), newline=None):
+            if not line.isspace():
+                yield line
 
 
 def _columns(path: Path, first: str) -> list[str]:
@@ -114,18 +196,20 @@ def _from_table(names: list[str], lines: Iterator[str]) -> Iterator[Submission]:
         except csv.Error as error:  # a quote that never ends, mostly
             yield Submission(fault=f"CSV: {error}")
             continue
-        yield _submission(dict(zip(names, row, strict=False))) if row else TOO_LONG
+        values = dict(zip(names, row, strict=False))
+        yield submission(values) if row else Submission(fault=TOO_LONG)
 
 
-def _from_json(line: str) -> Submission:
+def from_json(line: str) -> Submission:
+    """A line of a dump."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         return Submission(fault=f"{type(error).__name__}: {error}")
-    return _submission(value)
+    return submission(value)
 
 
-def _submission(value: Any) -> Submission:
+def submission(value: Any) -> Submission:
     """The fields of a line, from JSON or from text."""
     try:
         url = str(value["url"]).strip().replace("&amp;", "&")

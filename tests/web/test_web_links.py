@@ -1,15 +1,21 @@
 """links: every format of link file, every reason to drop a link, real dumps."""
 
 import gzip
+import html
 import json
 import lzma
+import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from web_link_files import PACK, SECOND, dump, submission
 
 from gptwo.artifacts import Manifest
@@ -17,7 +23,7 @@ from gptwo.errors import DataError, Interrupted, UsageError
 from gptwo.progress import Reporter
 from gptwo.web.config import LinksConfig
 from gptwo.web.links import collect_links
-from gptwo.web.submissions import read_submissions
+from gptwo.web.submissions import BLOCK_BYTES, read_submissions
 
 
 def collect(tmp_path: Path, *files: Path, out: str = "links", **config: Any) -> Manifest:
@@ -62,29 +68,64 @@ def test_one_table_from_any_format(tmp_path: Path) -> None:
     assert {row["score"] for row in kept(tmp_path, "links-list")} == {None}
 
 
+FILES = {"pdf", "jpg", "jpeg", "png", "gif", "mp3", "avi", "mov", "wmv", "swf", "zip", "xml", "rss"}
+
+
+def key_as_the_specification_says(url: str) -> str:
+    """Host without www., decoded path, sorted query without tracking; written with other means."""
+    scheme, rest = url.split("://", 1)
+    assert scheme in ("http", "https")
+    rest = rest.split("#")[0]
+    host = re.split(r"[/?]", rest)[0].lower()
+    path, _, query = rest[len(host) :].partition("?")
+    fields = sorted(tuple(f.partition("=")[::2]) for f in query.split("&") if f)
+    kept = "&".join(f"{n}={v}" for n, v in fields if not n.startswith("utm_"))
+    name = host.removeprefix("www.").removesuffix(":80")
+    return plainly(f"{name}{unquote(path).rstrip('/')}?{kept}".rstrip("?"))
+
+
+def plainly(key: str) -> str:
+    return unquote(key).replace("+", " ")
+
+
 @pytest.mark.parametrize("month", ["2005-06", "2005-07"])
-def test_real_dumps_against_a_plain_count(tmp_path: Path, data_dir: Path, month: str) -> None:
+def test_real_dumps_against_an_independent_count(
+    tmp_path: Path, data_dir: Path, month: str
+) -> None:
     path = data_dir / "reddit" / f"RS_v2_{month}.xz"
     values = [json.loads(line) for line in lzma.decompress(path.read_bytes()).splitlines()]
+    reasons: Counter[str] = Counter()
+    best: dict[str, dict[str, Any]] = {}
+    for value in values:
+        url = html.unescape(value["url"]) if "&amp;" in value["url"] else value["url"]
+        host = re.sub(r"^\w+://([^/:?#]*).*", r"\1", url)
+        ending = re.search(r"\.(\w+)$", re.sub(r"^\w+://[^/?#]*|[?#].*", "", url.lower()))
+        if value["is_self"] or value["over_18"] or value["score"] < 3:
+            reasons["low-score"] += not (value["is_self"] or value["over_18"])
+        elif re.search(r"[\s]", url) or not re.match(r"https?://[^/]", url):
+            reasons["url-malformed"] += 1
+        elif re.search(r"(^|\.)wiki[pm]edia\.org$", host):
+            reasons["wikipedia"] += 1
+        elif re.search(r"(^|\.)(flickr|reddit|youtube|imgur|tinypic|vimeo)\.com$", host):
+            reasons["domain"] += 1
+        elif ending and ending[1] in FILES:
+            reasons["not-text"] += 1
+        else:
+            key = key_as_the_specification_says(url)
+            reasons["duplicate"] += key in best
+            if key not in best or value["score"] > best[key]["score"]:
+                best[key] = value
     counts = collect(tmp_path, path).counts
     assert counts["read"] == len(values) == {"2005-06": 103, "2005-07": 1079}[month]
-    assert counts["kept"] + sum(counts["dropped"].values()) == len(values)
-    worthy = [v for v in values if v["score"] >= 3 and not v["is_self"] and not v["over_18"]]
     assert sum(v["score"] >= 3 for v in values) == {"2005-06": 83, "2005-07": 757}[month]
-    assert counts["dropped"].get("low-score", 0) == sum(
-        v["score"] < 3 and not v["is_self"] and not v["over_18"] for v in values
-    )
-    later = Counter(row["reason"] for row in dropped(tmp_path))
-    for reason in ("low-score", "self", "over-18"):
-        later.pop(reason, None)
-    assert set(later) <= {"domain", "duplicate", "wikipedia", "not-text", "url-malformed"}
-    assert counts["kept"] == len(worthy) - sum(later.values())
-    best: dict[str, int] = {}
-    for value in worthy:
-        url = value["url"].replace("&amp;", "&")
-        best[url] = max(best.get(url, 0), value["score"])
-    for row in kept(tmp_path):
-        assert row["score"] == best[row["url"]] and row["date"].startswith(month)
+    assert counts["dropped"] == {reason: n for reason, n in sorted(reasons.items()) if n}
+    assert counts["kept"] == len(best)
+    rows = kept(tmp_path)
+    assert sorted(plainly(row["key"]) for row in rows) == sorted(best)
+    for row in rows:
+        assert row["score"] == best[plainly(row["key"])]["score"]
+        assert row["date"].startswith(month)
+    assert Counter(row["reason"] for row in dropped(tmp_path)) == counts["dropped"]
 
 
 def test_every_reason(tmp_path: Path) -> None:
@@ -287,10 +328,115 @@ def test_a_stop_is_heard_in_the_middle_of_a_file(tmp_path: Path) -> None:
     assert collect(tmp_path, path).counts["kept"] == 3000
 
 
-def test_links_are_read_at_speed(tmp_path: Path) -> None:
-    """A month of Reddit has some ten million submissions: minutes, not hours."""
-    values = [submission(f"http://a{i % 97}.example/{i}", i % 5) for i in range(20_000)]
+def test_any_number_of_workers_writes_the_same_files(tmp_path: Path) -> None:
+    """Several blocks, some with faults in them, and duplicates across them."""
+    values: list[Any] = [
+        submission(f"http://a{i % 97}.example/{i % 6000}", i % 7, selftext="x" * 2000)
+        for i in range(9_000)
+    ]
+    values[4000:4000] = ["{broken", '{"url": 5}', "{broken"]
     path = dump(tmp_path / "dump.jsonl", values)
-    began = time.process_time()
-    collect(tmp_path, path)
-    assert time.process_time() - began < 6  # 20 times what it takes on a slow core
+    assert path.stat().st_size > 3 * BLOCK_BYTES
+    made = [
+        collect_links([path], tmp_path / str(workers), LinksConfig(), workers=workers)
+        for workers in (1, 2, 5)
+    ]
+    assert made[0] == made[1] == made[2]
+    assert made[0].counts["dropped"]["unreadable"] == 2
+    first, second = made[0].details["faults"]["dump.jsonl"]
+    start = sum(len(json.dumps(value)) + 1 for value in values[:4000])
+    assert first.endswith(f" at byte {start:,}") and second.endswith(f" at byte {start + 19:,}")
+
+
+def test_with_and_without_the_kernel_the_same_links(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted((data_dir / "reddit").glob("*.xz"))
+    fast = collect(tmp_path, *files)
+    monkeypatch.setattr("gptwo.web.screen._kernel", lambda rules: None)
+    plain = collect(tmp_path, *files, out="plain")
+    assert fast == plain
+
+
+def test_a_stopped_run_goes_on_behind_the_last_whole_file(tmp_path: Path) -> None:
+    paths = [
+        dump(
+            tmp_path / f"{n}.jsonl", [submission(f"http://a.example/{i}", n + 3) for i in range(9)]
+        )
+        for n in range(3)
+    ]
+    whole = collect_links(paths, tmp_path / "whole", LinksConfig())
+
+    class Stops(Reporter):
+        checks = 0
+
+        def check(self) -> None:
+            self.checks += 1
+            self.stop_requested = self.checks == 2  # in the second file
+            super().check()
+
+    with pytest.raises(Interrupted):
+        collect_links(paths, tmp_path / "links", LinksConfig(), Stops(quiet=True))
+    notes = sorted((tmp_path / "links" / ".work").glob("*.json"))
+    assert [note.name for note in notes] == ["00000.json", "plan.json"]
+    stamp = notes[0].stat().st_mtime_ns
+    with pytest.raises(Interrupted):
+        collect_links(paths, tmp_path / "links", LinksConfig(), Stops(quiet=True))
+    assert notes[0].stat().st_mtime_ns == stamp  # the first file was not read again
+    assert collect_links(paths, tmp_path / "links", LinksConfig()) == whole
+    assert not (tmp_path / "links" / ".work").exists()
+
+
+def test_frames_with_long_windows_and_frames_to_skip(tmp_path: Path) -> None:
+    """As zstd --long=31, pzstd and seekable files write them."""
+    lines = [json.dumps(submission(f"http://a.example/{i}")) + "\n" for i in range(300)]
+    parameters = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+    library = zstandard.ZstdCompressor(compression_params=parameters)
+    frames = []
+    for part in (lines[:100], lines[100:200], lines[200:]):
+        packer = library.compressobj()  # which does not tell the size, so that the window counts
+        frames += [packer.compress("".join(part).encode()) + packer.flush()]
+        frames += [b"\x50\x2a\x4d\x18\x04\0\0\0skip"]
+    path = tmp_path / "dump.zst"
+    path.write_bytes(b"".join(frames[-1:] + frames))
+    assert collect(tmp_path, path).counts == {"read": 300, "kept": 300, "dropped": {}}
+
+
+@pytest.mark.slow
+def test_memory_does_not_follow_the_number_of_submissions(tmp_path: Path) -> None:
+    """Ten times the dropped submissions, the same links: a dict of them would need 200 MB more."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from gptwo.web.config import LinksConfig; from gptwo.web.links import collect_links\n"
+        "collect_links([Path(sys.argv[1])], Path(sys.argv[2]), LinksConfig(), workers=2)\n"
+        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+    )
+    peaks = []
+    for count in (40_000, 400_000):
+        path = tmp_path / f"{count}.jsonl.zst"
+        with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as packed:
+            for i in range(count):
+                score = 5 if i < 20_000 else 1
+                line = (
+                    f'{{"url":"http://a{i % 97}.example/{i * 7919 % 1_000_003:x}/{i}",'
+                    f'"score":{score},"title":"{i * 104_729 % 1_000_003} words of a title"}}\n'
+                )
+                packed.write(line.encode())
+        ran = subprocess.run(
+            [sys.executable, "-c", script, str(path), str(tmp_path / str(count))],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(ran.stdout))
+    assert peaks[1] < peaks[0] + 120_000, peaks  # kB
+
+
+def test_time_follows_the_number_of_submissions(tmp_path: Path) -> None:
+    """A month of Reddit has some ten million: minutes, not hours."""
+    seconds = []
+    for count in (20_000, 40_000):
+        values = [submission(f"http://a{i % 97}.example/{i}", i % 5) for i in range(count)]
+        path = dump(tmp_path / f"{count}.jsonl", values)
+        began = time.process_time()
+        collect(tmp_path, path, out=str(count))
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 3.5 * seconds[0] + 0.2 and seconds[1] < 2

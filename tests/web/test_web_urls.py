@@ -1,11 +1,16 @@
 """urls: many spellings, one identity; and what is not fetched."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from gptwo.urls import authority, canonical_key, host_of, on_domain, wire_url
-from gptwo.web.blocklists import BLOCKED, is_not_text, is_wikipedia, url_fault
+from gptwo.web.blocklists import BLOCKED, WIKIPEDIA, is_not_text, is_wikipedia, url_fault
+from gptwo.web.config import LinksConfig
+from gptwo.web.rules import Rules
+from gptwo.web.screen import Screener
+from gptwo.web.submissions import Block, Submission
 
 
 @pytest.mark.parametrize(
@@ -151,8 +156,38 @@ def test_the_webtext_preset_blocks_no_top_domain_of_webtext(data_dir: Path) -> N
     lines = (data_dir / "weblists" / "webtext_top_domains.txt").read_text().split("\n")
     names = [line.partition(" ")[2] for line in lines if line.strip()]
     assert len(names) == 1000 and names[:2] == ["google", "archive"]
-    # The list names the label before the public suffix: "google" for google.com.
-    blocked = {domain.split(".")[-2] for domain in BLOCKED["webtext"]}
-    assert blocked & set(names) == set()
-    also = {domain.split(".")[-2] for domain in BLOCKED["openwebtext"] - BLOCKED["webtext"]}
-    assert also & set(names), "the second preset is for what WebText had"
+    # The list names the label before the public suffix: "google" for google.com. So whatever
+    # suffix a blocked domain has, each of the names with it must pass all rules.
+    blocked = BLOCKED["webtext"] | WIKIPEDIA
+    suffixes = {domain.rpartition(".")[2] for domain in blocked} | {"com", "co.uk", "org", "net"}
+    hosts = [
+        f"{sub}{name}.{end}"
+        for name in filter(None, names)
+        for end in suffixes
+        for sub in ("", "www.")
+    ]
+    found = [Submission(url=f"http://{host}/page.html", score=3) for host in hosts]
+    rules = Rules(LinksConfig(preset="webtext"))
+    assert {one.url: why for one in found if (why := rules.why_not(one))} == {}
+    screened = Screener(LinksConfig(preset="webtext"), "made").block(
+        Block(data="\n".join(json.dumps({"url": one.url}) for one in found).encode(), start=0)
+    )
+    assert screened.reasons == {"": len(found)}
+    also = Rules(LinksConfig(preset="openwebtext"))
+    assert {why for one in found if (why := also.why_not(one))} == {"domain"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "url"),
+    [
+        ("Spam.example", "http://a.spam.example/x"),
+        ("www.spam.example", "http://spam.example/x"),
+        ("http://spam.example/", "http://www.spam.example/x"),
+        ("bücher.example", "http://xn--bcher-kva.example/x"),
+        ("spam.example:80", "http://spam.example:80/x"),
+    ],
+)
+def test_blocked_domains_as_people_write_them(domain: str, url: str) -> None:
+    rules = Rules(LinksConfig(blocked_domains=(domain, " ")))
+    assert rules.why_not(Submission(url=url)) == "domain"
+    assert rules.why_not(Submission(url="http://other.example/x")) == ""
