@@ -6,7 +6,8 @@ DATA holds bpe/ (encoder.json, vocab.bpe) and text/classic_books/*.jsonl.xz. The
 the size asked for, are packed in turns
 
 - by `pack`: Parquet in, shards with hashes out;
-- by `encode_documents` alone: the same texts in memory, nothing written;
+- by `encode_documents` alone: the same texts in memory, on as many threads as cores;
+- by nobody: Parquet is read as `pack` reads it, nothing else;
 - by nanoGPT's recipe, written anew after its data/openwebtext/prepare.py: tiktoken's
   encode_ordinary for each document in as many processes as there are cores, lists of ids kept in
   Arrow files as the datasets library does, then copied into a np.memmap (of a tenth of the text);
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def main() -> None:
 
 def measure_speed(data: Path, mb: int, made: Path) -> dict[str, Any]:
     """Rates of the three ways, and whether nanoGPT's recipe gives the ids that we export."""
-    sizes = {"pack": mb, "encode_documents": mb, "nanogpt_recipe": max(mb // 10, 1)}
+    sizes = {"pack": mb, "encode_documents": mb, "reading": mb, "nanogpt_recipe": max(mb // 10, 1)}
     best: dict[str, dict[str, float]] = {}
     for turn in range(TURNS):
         for way, size in sizes.items():
@@ -97,6 +99,10 @@ def measure_speed(data: Path, mb: int, made: Path) -> dict[str, Any]:
         for way in ("encode_documents", "nanogpt_recipe")
         for rate in ("mb_per_second", "mb_per_cpu_second")
     }
+    parts = best["encode_documents"]["cpu_seconds"] + best["reading"]["cpu_seconds"]
+    ratios["share_of_encode_and_reading_in_cpu_of_pack"] = round(
+        parts / best["pack"]["cpu_seconds"], 2
+    )
     return {"turns": TURNS, "rates": rates, "ratios": ratios, "recipe_has_the_ids_of_ours": same}
 
 
@@ -190,12 +196,27 @@ def encoding(corpus: Path, tokenizer: Path, out: Path) -> Callable[[], int]:
     groups = [strings for texts in read_documents(files) for strings, _ in segments(texts)]
 
     def work() -> int:
-        for strings in groups:
-            encoder.encode_documents(strings, threads=CORES)
-        edges = [np.frombuffer(strings.buffers()[1], np.int64) for strings in groups]
-        return sum(int(edge[-1] - edge[0]) for edge in edges)
+        with ThreadPoolExecutor(CORES) as pool:
+            for _ in pool.map(lambda strings: len(encoder.encode_documents(strings)[0]), groups):
+                pass
+        return sum(map(text_bytes, groups))
 
     return work
+
+
+def reading(corpus: Path, tokenizer: Path, out: Path) -> Callable[[], int]:
+    files = sorted((corpus / "train").glob("*.parquet"))
+
+    def work() -> int:
+        batches = (segments(texts) for texts in read_documents(files))
+        return sum(text_bytes(strings) for group in batches for strings, _ in group)
+
+    return work
+
+
+def text_bytes(strings: pa.Array) -> int:
+    offsets = np.frombuffer(strings.buffers()[1], np.int64)
+    return int(offsets[-1] - offsets[0])
 
 
 def recipe(corpus: Path, tokenizer: Path, out: Path) -> Callable[[], int]:
@@ -246,7 +267,12 @@ def tokenize(task: tuple[list[str], Path, Path]) -> None:
         writer.write_table(table)
 
 
-WAYS = {"pack": packing, "encode_documents": encoding, "nanogpt_recipe": recipe}
+WAYS = {
+    "pack": packing,
+    "encode_documents": encoding,
+    "reading": reading,
+    "nanogpt_recipe": recipe,
+}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
