@@ -8,6 +8,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "unicode_classes.h"
 
 enum { OTHER, LETTER, NUMBER, SPACE, BROKEN };
@@ -118,5 +122,79 @@ static inline const uint8_t *piece_end(const uint8_t *p, const uint8_t *end) {
     int size, kind = class_at(word, end, &size);
     if (kind == SPACE || (kind == BROKEN && word > p)) return space_end(p, end);
     return run_end(word + size, end, kind);
+}
+
+#ifdef __SSE2__
+/* 64 characters by class, a bit for each, the first lowest. Bytes that are not ASCII are `wide`, and
+   their other bits mean nothing. */
+typedef struct {
+    uint64_t letter, number, space, blank, quote, wide;
+} Classes;
+
+static inline Classes classify(const uint8_t *p) {
+    Classes c = {0, 0, 0, 0, 0, 0};
+    for (int part = 0; part < 64; part += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(p + part));
+        /* A range of bytes, moved to the lowest signed values, is what lies below its length. */
+#define WITHIN(v, first, count) \
+    _mm_cmplt_epi8(_mm_sub_epi8(v, _mm_set1_epi8((char)((first) + 128))), \
+                   _mm_set1_epi8((char)((count) - 128)))
+#define BITS(v) ((uint64_t)(uint32_t)_mm_movemask_epi8(v) << part)
+        __m128i blank = _mm_cmpeq_epi8(v, _mm_set1_epi8(' '));
+        c.letter |= BITS(WITHIN(_mm_or_si128(v, _mm_set1_epi8(0x20)), 'a', 26));
+        c.number |= BITS(WITHIN(v, '0', 10));
+        c.space |= BITS(_mm_or_si128(blank, WITHIN(v, '\t', 5)));
+        c.blank |= BITS(blank);
+        c.quote |= BITS(_mm_cmpeq_epi8(v, _mm_set1_epi8('\'')));
+        c.wide |= BITS(v);
+#undef WITHIN
+#undef BITS
+    }
+    return c;
+}
+
+/* Where pieces start in the 64 bytes after a start p: bit i for p + i, as far as is certain. */
+static inline uint64_t starts_within(const uint8_t *p) {
+    Classes c = classify(p);
+    int known = c.wide ? __builtin_ctzll(c.wide) : 64;
+    if (known < 8) return 0;
+    uint64_t other = ~(c.letter | c.number | c.space);
+    uint64_t goes_on = (c.letter & c.letter << 1) | (c.number & c.number << 1) |
+                       (other & other << 1) | (~c.space & c.blank << 1);
+    uint64_t space_starts = c.space & (~(c.space << 1) | ~(c.space >> 1));
+    uint64_t starts = (~c.space & ~goes_on) | space_starts;
+    for (uint64_t left = starts & c.quote; left; left &= left - 1) {
+        int i = __builtin_ctzll(left);
+        const uint8_t *contraction = i + 4 <= known ? contraction_end(p + i, p + known) : NULL;
+        if (!contraction) continue;
+        starts &= ~(2ull << i);
+        starts |= 1ull << (contraction - p);
+    }
+    /* What a start depends on lies at most three characters ahead. */
+    return starts & ((1ull << (known - 4)) - 1) & ~1ull;
+}
+#endif
+
+#define CUT_MORE 64
+
+/* Ends of the pieces from p on, until there are `most`; up to CUT_MORE more may be written. Returns
+   how many there are, at least one for a p < end. */
+static inline int cut(const uint8_t *p, const uint8_t *end, const uint8_t **ends, int most) {
+    int count = 0;
+    while (p < end && count < most) {
+#ifdef __SSE2__
+        if (end - p >= 64) {
+            uint64_t starts = starts_within(p);
+            for (uint64_t left = starts; left; left &= left - 1)
+                ends[count++] = p + __builtin_ctzll(left);
+            if (starts) {
+                p = ends[count - 1];
+                continue;
+            }
+        }
+#endif
+        p = ends[count++] = piece_end(p, end);
+    }
+    return count;
 }
 #endif

@@ -20,19 +20,16 @@
 #endif
 
 #define NONE UINT32_MAX
-#define BATCH 64            /* pieces cut before they are looked up: hides the wait for memory */
-#define SHORT_KEY 15        /* bytes of a piece that lies in its slot */
-#define LONG_KEY 255        /* bytes of the longest piece kept */
-#define SCANNED 64          /* symbols merged by scanning; longer pieces by heap */
-#define WAYS 4              /* slots where a key may lie: 128 bytes */
-#define SETS (1u << 17)     /* 16 MiB of slots for each call in progress */
-#define SPILL (1u << 20)    /* 4 MiB of ids and long keys that fit no slot */
+#define MOST_SYMBOLS (1 << 21) /* two ids and a rank are packed into 64 bits */
+#define BATCH 64               /* pieces cut before they are looked up: hides the wait for memory */
+#define SHORT_KEY 15           /* bytes of a piece that lies in its slot */
+#define LONG_KEY 255           /* bytes of the longest piece kept */
+#define SCANNED 64             /* symbols merged by scanning; longer pieces by heap */
+#define SLOTS (1u << 18)       /* 8 MiB for each call in progress */
+#define WINDOW 4               /* slots where a key may lie, from its own on */
+#define SPILL (1u << 20)       /* 4 MiB of ids and long keys that fit no slot */
 
-typedef struct {
-    uint32_t a, b, rank, made;
-} Pair;
-
-/* ids of a piece: up to 3 here, more at spill[ids[0]] followed by the bytes of a long key.
+/* The ids of a piece: up to 3 here, else at spill[ids[0]], followed by the bytes of a long key.
    A short key is its bytes and, on top, its length; a long one is a hash and LONG | length. */
 typedef struct {
     uint64_t low, high;
@@ -50,32 +47,36 @@ typedef struct Cache {
 
 typedef struct {
     PyObject_HEAD
-    Pair *pairs; /* open addressing; rank is NONE where free */
+    uint64_t *pairs; /* a, b, rank by open addressing; all ones where free */
     uint32_t mask;
-    uint32_t eot;
+    uint32_t *made;          /* by each merge, of its rank */
+    uint32_t *byte_ranks;    /* of pairs of bytes, at a << 8 | b: the first look at a piece */
     uint32_t symbol_of[256]; /* of each byte */
+    uint32_t eot;
     Cache *idle;
 } Encoder;
 
+/* Where ids go: as many as bytes are encoded, and two that may be written past the last. */
 typedef struct {
-    uint8_t *ids;
-    size_t count, room;
-    int item; /* bytes of an id: 2 or 4 */
+    void *ids; /* uint16 or uint32 */
+    size_t count;
 } Output;
+#define PAST_LAST 2
 
 /* ---- pairs ---- */
 
-static inline uint32_t pair_hash(uint32_t a, uint32_t b) {
-    uint64_t x = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15ull;
-    return (uint32_t)(x >> 32) ^ (uint32_t)(x >> 15);
+/* The slot of a pair: its own or a free one. */
+static inline uint64_t *find_pair(const Encoder *e, uint32_t a, uint32_t b) {
+    uint64_t key = (uint64_t)a << 21 | b, hash = key * 0x9E3779B97F4A7C15ull;
+    uint32_t at = (uint32_t)(hash >> 40) & e->mask;
+    while (e->pairs[at] != UINT64_MAX && e->pairs[at] >> 22 != key) at = (at + 1) & e->mask;
+    return &e->pairs[at];
 }
 
-/* The slot of a pair: its own or a free one. */
-static inline Pair *find_pair(const Encoder *e, uint32_t a, uint32_t b) {
-    uint32_t at = pair_hash(a, b) & e->mask;
-    while (e->pairs[at].rank != NONE && (e->pairs[at].a != a || e->pairs[at].b != b))
-        at = (at + 1) & e->mask;
-    return &e->pairs[at];
+/* When the pair is merged, NONE for never. */
+static inline uint32_t rank_of(const Encoder *e, uint32_t a, uint32_t b) {
+    uint64_t pair = *find_pair(e, a, b);
+    return pair == UINT64_MAX ? NONE : (uint32_t)(pair & 0x3FFFFF);
 }
 
 /* ---- merging one piece ---- */
@@ -83,12 +84,10 @@ static inline Pair *find_pair(const Encoder *e, uint32_t a, uint32_t b) {
 /* Ids of a piece of at most SCANNED bytes. Each round applies the earliest merge, at all its places
    from the left; what it makes cannot be the same pair again, so ranks may be renewed on the way. */
 static uint32_t merge_scanned(const Encoder *e, const uint8_t *piece, uint32_t n, uint32_t *ids) {
-    uint32_t rank[SCANNED], made[SCANNED];
-    for (uint32_t i = 0; i < n; i++) ids[i] = e->symbol_of[piece[i]];
-    for (uint32_t i = 0; i + 1 < n; i++) {
-        const Pair *pair = find_pair(e, ids[i], ids[i + 1]);
-        rank[i] = pair->rank;
-        made[i] = pair->made;
+    uint32_t rank[SCANNED];
+    for (uint32_t i = 0; i < n; i++) {
+        ids[i] = e->symbol_of[piece[i]];
+        if (i) rank[i - 1] = e->byte_ranks[ids[i - 1] << 8 | ids[i]];
     }
     while (n > 1) {
         uint32_t first = 0;
@@ -98,18 +97,14 @@ static uint32_t merge_scanned(const Encoder *e, const uint8_t *piece, uint32_t n
         if (best == NONE) break;
         for (uint32_t i = first; i + 1 < n; i++) {
             if (rank[i] != best) continue;
-            ids[i] = made[i];
+            ids[i] = e->made[best];
             n--;
             for (uint32_t k = i + 1; k < n; k++) {
                 ids[k] = ids[k + 1];
                 rank[k - 1] = rank[k];
-                made[k - 1] = made[k];
             }
-            for (uint32_t k = i ? i - 1 : 0; k <= i && k + 1 < n; k++) {
-                const Pair *pair = find_pair(e, ids[k], ids[k + 1]);
-                rank[k] = pair->rank;
-                made[k] = pair->made;
-            }
+            if (i) rank[i - 1] = rank_of(e, ids[i - 1], ids[i]);
+            if (i + 1 < n) rank[i] = rank_of(e, ids[i], ids[i + 1]);
         }
     }
     return n;
@@ -147,20 +142,18 @@ static Due pop(Due *heap, size_t *count) {
 
 typedef struct {
     uint32_t symbol, previous, next; /* next is n at the end; previous is NONE at the start */
-    uint32_t rank, made;             /* of the pair with the next */
+    uint32_t rank;                   /* of the pair with the next */
 } Link;
 
 static inline void renew(const Encoder *e, Link *links, uint32_t at, uint32_t n) {
-    const Pair *pair =
-        links[at].next < n ? find_pair(e, links[at].symbol, links[links[at].next].symbol) : NULL;
-    links[at].rank = pair ? pair->rank : NONE;
-    links[at].made = pair ? pair->made : 0;
+    uint32_t next = links[at].next;
+    links[at].rank = next < n ? rank_of(e, links[at].symbol, links[next].symbol) : NONE;
 }
 
 /* Join the symbol at `at` with the next one; the pairs on both sides are due again. */
-static uint32_t join(Link *links, uint32_t at, uint32_t n, uint32_t *changed) {
+static uint32_t join(const Encoder *e, Link *links, uint32_t at, uint32_t n, uint32_t *changed) {
     uint32_t gone = links[at].next, after = links[gone].next, count = 0;
-    links[at].symbol = links[at].made;
+    links[at].symbol = e->made[links[at].rank];
     links[at].next = after;
     links[gone].rank = links[at].rank = NONE;
     if (after < n) links[after].previous = at;
@@ -181,7 +174,7 @@ static uint32_t merge_heaped(const Encoder *e, const uint8_t *piece, uint32_t n,
     size_t due = 0;
     if (links && heap && changed) {
         for (uint32_t i = 0; i < n; i++)
-            links[i] = (Link){e->symbol_of[piece[i]], i - 1, i + 1, NONE, 0}; /* 0 - 1 is NONE */
+            links[i] = (Link){e->symbol_of[piece[i]], i - 1, i + 1, NONE}; /* 0 - 1 is NONE */
         for (uint32_t i = 0; i < n; i++) {
             renew(e, links, i, n);
             if (links[i].rank != NONE) push(heap, &due, (Due){links[i].rank, i});
@@ -190,7 +183,7 @@ static uint32_t merge_heaped(const Encoder *e, const uint8_t *piece, uint32_t n,
             uint32_t rank = heap[0].rank, touched = 0;
             while (due && heap[0].rank == rank) {
                 uint32_t at = pop(heap, &due).at;
-                if (links[at].rank == rank) touched += join(links, at, n, changed + touched);
+                if (links[at].rank == rank) touched += join(e, links, at, n, changed + touched);
             }
             for (uint32_t k = 0; k < touched; k++) {
                 if (links[changed[k]].rank != NONE) continue; /* twice in the list */
@@ -219,7 +212,7 @@ static void cache_free(Cache *c) {
 static Cache *cache_new(void) {
     Cache *c = calloc(1, sizeof(Cache));
     if (!c) return NULL;
-    c->slots = calloc((size_t)SETS * WAYS, sizeof(Slot)); /* pages are taken as they are used */
+    c->slots = calloc(SLOTS + WINDOW, sizeof(Slot)); /* pages are taken as they are used */
     c->spill = malloc(SPILL * sizeof(uint32_t));
     if (c->slots && c->spill) return c;
     cache_free(c);
@@ -230,7 +223,7 @@ typedef struct {
     const uint8_t *start;
     size_t length;
     uint64_t low, high;
-    uint32_t set;
+    Slot *slot; /* the first where it may lie */
 } Piece;
 
 static inline uint64_t mixed(uint64_t low, uint64_t high) {
@@ -238,11 +231,12 @@ static inline uint64_t mixed(uint64_t low, uint64_t high) {
     return x ^ x >> 32;
 }
 
-/* The key of a piece. Sixteen bytes are read at once, if so many are before `readable`. */
-static inline Piece keyed(const uint8_t *start, size_t length, const uint8_t *readable) {
+/* A piece with its key. Sixteen bytes are read at once, if so many are before `readable`. */
+static inline Piece keyed(const Cache *c, const uint8_t *start, size_t length,
+                          const uint8_t *readable) {
     static const uint8_t cover[32] = {255, 255, 255, 255, 255, 255, 255, 255,
                                       255, 255, 255, 255, 255, 255, 255, 255};
-    Piece piece = {start, length, 0, 0, 0};
+    Piece piece = {start, length, 0, 0, NULL};
     if (length <= SHORT_KEY) {
         uint64_t bytes[2] = {0, 0}, kept[2];
         memcpy(kept, cover + 16 - length, 16);
@@ -259,7 +253,7 @@ static inline Piece keyed(const uint8_t *start, size_t length, const uint8_t *re
         piece.low = hash;
         piece.high = LONG | length;
     }
-    piece.set = (uint32_t)mixed(piece.low, piece.high) & (SETS - 1);
+    piece.slot = c->slots + (mixed(piece.low, piece.high) & (SLOTS - 1));
     return piece;
 }
 
@@ -269,17 +263,16 @@ static inline int holds(const Cache *c, const Slot *slot, const Piece *piece) {
            !memcmp(c->spill + slot->ids[0] + slot->count, piece->start, piece->length);
 }
 
-/* Keep the ids of a piece, in a free slot of its set or in place of another. */
+/* Keep the ids of a piece, in a free slot of its window or in place of another piece. */
 static void keep(Cache *c, const Piece *piece, const uint32_t *ids, uint32_t count) {
-    Slot *set = c->slots + (size_t)piece->set * WAYS, *slot = NULL;
     int is_long = piece->length > SHORT_KEY, spills = is_long || count > 3;
     if (spills && c->spilled + count + LONG_KEY / 4 + 1 > SPILL) { /* full: begin anew */
-        memset(c->slots, 0, (size_t)SETS * WAYS * sizeof(Slot));
+        memset(c->slots, 0, (SLOTS + WINDOW) * sizeof(Slot));
         c->spilled = 0;
     }
-    for (int k = 0; k < WAYS && !slot; k++)
-        if (!set[k].count) slot = set + k;
-    if (!slot) slot = set + (piece->low ^ piece->low >> 21) % WAYS;
+    Slot *slot = piece->slot, *last = slot + WINDOW;
+    while (slot < last && slot->count) slot++;
+    if (slot == last) slot = piece->slot;
     *slot = (Slot){piece->low, piece->high, {0, 0, 0}, count};
     if (!spills) {
         memcpy(slot->ids, ids, count * sizeof(uint32_t));
@@ -294,18 +287,6 @@ static void keep(Cache *c, const Piece *piece, const uint32_t *ids, uint32_t cou
 }
 
 /* ---- text to ids ---- */
-
-/* Room for `more` ids, and three that may be written past the last. */
-static int reserve(Output *out, size_t more) {
-    size_t needed = out->count + more + 3;
-    if (needed <= out->room) return 1;
-    size_t room = needed + out->room / 2 + 64;
-    uint8_t *ids = realloc(out->ids, room * (size_t)out->item);
-    if (!ids) return 0;
-    out->ids = ids;
-    out->room = room;
-    return 1;
-}
 
 static inline void store(Output *out, size_t at, uint32_t id, int item) {
     if (item == 2) ((uint16_t *)out->ids)[at] = (uint16_t)id;
@@ -336,19 +317,17 @@ static int encode_new(const Encoder *e, Cache *c, const Piece *piece, Output *ou
 /* Text [p, end) -> ids; bytes before `readable` may be read. Returns 0 without memory. */
 static inline int encode_text(const Encoder *e, Cache *c, const uint8_t *p, const uint8_t *end,
                               const uint8_t *readable, Output *out, int item) {
-    Piece batch[BATCH];
+    const uint8_t *ends[BATCH + CUT_MORE];
+    Piece batch[BATCH + CUT_MORE];
     while (p < end) {
-        const uint8_t *first = p;
-        int count = 0;
-        while (count < BATCH && p < end) {
-            const uint8_t *next = piece_end(p, end);
-            batch[count] = keyed(p, (size_t)(next - p), readable);
-            __builtin_prefetch(c->slots + (size_t)batch[count++].set * WAYS);
-            p = next;
-        }
-        if (!reserve(out, (size_t)(p - first))) return 0;
+        int count = cut(p, end, ends, BATCH);
         for (int i = 0; i < count; i++) {
-            const Slot *slot = c->slots + (size_t)batch[i].set * WAYS, *last = slot + WAYS;
+            batch[i] = keyed(c, p, (size_t)(ends[i] - p), readable);
+            __builtin_prefetch(batch[i].slot);
+            p = ends[i];
+        }
+        for (int i = 0; i < count; i++) {
+            const Slot *slot = batch[i].slot, *last = slot + WINDOW;
             while (slot < last && !holds(c, slot, &batch[i])) slot++;
             if (slot == last) {
                 if (!encode_new(e, c, &batch[i], out, item)) return 0;
@@ -364,16 +343,15 @@ static inline int encode_text(const Encoder *e, Cache *c, const uint8_t *p, cons
 }
 
 /* Documents data[offsets[i] .. offsets[i + 1]), each after an eot; their lengths in ids. */
-static inline int encode_all(const Encoder *e, Cache *c, const uint8_t *data, size_t size,
-                             const int64_t *offsets, size_t documents, int64_t *lengths,
-                             Output *out, int item) {
-    for (size_t i = 0; i < documents; i++) {
+static inline int encode_all(const Encoder *e, Cache *c, const Py_buffer *data,
+                             const Py_buffer *offsets, int64_t *lengths, Output *out, int item) {
+    const uint8_t *text = data->buf, *readable = text + data->len;
+    const int64_t *offset = offsets->buf, *last = offset + offsets->len / 8 - 1;
+    for (; offset < last; offset++) {
         size_t before = out->count;
-        if (!reserve(out, 1)) return 0;
         store(out, out->count++, e->eot, item);
-        if (!encode_text(e, c, data + offsets[i], data + offsets[i + 1], data + size, out, item))
-            return 0;
-        lengths[i] = (int64_t)(out->count - before);
+        if (!encode_text(e, c, text + offset[0], text + offset[1], readable, out, item)) return 0;
+        *lengths++ = (int64_t)(out->count - before);
     }
     return 1;
 }
@@ -399,10 +377,10 @@ PyDoc_STRVAR(encode_doc, "encode(text: bytes) -> list[int]\n\nText as UTF-8, or 
 static PyObject *encode(Encoder *e, PyObject *args) {
     Py_buffer text;
     if (!PyArg_ParseTuple(args, "y*", &text)) return NULL;
-    Output out = {.item = 4};
+    Output out = {malloc(((size_t)text.len + PAST_LAST) * sizeof(uint32_t)), 0};
     Cache *cache = borrow(e);
     int done = 0;
-    if (cache) {
+    if (cache && out.ids) {
         const uint8_t *start = text.buf, *end = start + text.len;
         Py_BEGIN_ALLOW_THREADS
         done = encode_text(e, cache, start, end, end, &out, 4);
@@ -421,45 +399,45 @@ static PyObject *encode(Encoder *e, PyObject *args) {
 }
 
 PyDoc_STRVAR(encode_documents_doc,
-"encode_documents(data, offsets, item) -> (ids, lengths)\n\n"
-"data: UTF-8 of all documents; offsets: int64, where each begins and the last ends; item: bytes\n"
-"of an id, 2 or 4. Returns bytes: ids, each document's after an eot, and int64 lengths in ids.");
+"encode_documents(data, offsets, ids, lengths) -> int\n\n"
+"data: UTF-8 of all documents; offsets: int64, where each begins and the last ends. Written are\n"
+"ids, each document's after an eot, uint16 or uint32 by how large the buffer is, and int64 lengths\n"
+"in ids. The buffer of ids has room for all bytes and documents and 2 more. Returns how many ids.");
 
-static int offsets_fit(const int64_t *offsets, size_t count, Py_ssize_t size) {
-    for (size_t i = 0; i + 1 < count; i++)
-        if (offsets[i] > offsets[i + 1]) return 0;
-    return count && offsets[0] >= 0 && offsets[count - 1] <= size;
+/* Bytes of an id, 0 where the buffers do not fit. */
+static int item_that_fits(const Encoder *e, const Py_buffer *data, const Py_buffer *offsets,
+                          const Py_buffer *ids, const Py_buffer *lengths) {
+    const int64_t *offset = offsets->buf;
+    Py_ssize_t count = offsets->len / 8 - 1;
+    if (count < 0 || lengths->len != 8 * count || offset[0] < 0 || offset[count] > data->len)
+        return 0;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (offset[i] > offset[i + 1]) return 0;
+    Py_ssize_t room = offset[count] - offset[0] + count + PAST_LAST;
+    if (ids->len == 2 * room) return e->eot > UINT16_MAX ? 0 : 2;
+    return ids->len == 4 * room ? 4 : 0;
 }
 
 static PyObject *encode_documents(Encoder *e, PyObject *args) {
-    Py_buffer data, offsets;
-    Output out = {0};
-    if (!PyArg_ParseTuple(args, "y*y*i", &data, &offsets, &out.item)) return NULL;
-    size_t count = (size_t)offsets.len / sizeof(int64_t), size = (size_t)data.len;
-    PyObject *lengths = NULL, *ids = NULL;
-    if (!offsets_fit(offsets.buf, count, data.len) || (out.item != 2 && out.item != 4) ||
-        (out.item == 2 && e->eot > UINT16_MAX)) {
-        PyErr_SetString(PyExc_ValueError, "encode_documents: offsets or item do not fit");
-    } else if ((lengths = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((count - 1) * 8)))) {
-        int64_t *each = (int64_t *)PyBytes_AS_STRING(lengths);
-        Cache *cache = borrow(e);
-        int done = 0;
-        if (cache) {
-            Py_BEGIN_ALLOW_THREADS
-            done = out.item == 2
-                ? encode_all(e, cache, data.buf, size, offsets.buf, count - 1, each, &out, 2)
-                : encode_all(e, cache, data.buf, size, offsets.buf, count - 1, each, &out, 4);
-            Py_END_ALLOW_THREADS
-        }
-        give_back(e, cache);
-        Py_ssize_t bytes = (Py_ssize_t)out.count * out.item;
-        ids = done ? PyBytes_FromStringAndSize((char *)out.ids, bytes) : PyErr_NoMemory();
+    Py_buffer data, offsets, ids, lengths;
+    if (!PyArg_ParseTuple(args, "y*y*w*w*", &data, &offsets, &ids, &lengths)) return NULL;
+    int item = item_that_fits(e, &data, &offsets, &ids, &lengths), done = 0;
+    Cache *cache = item ? borrow(e) : NULL;
+    Output out = {ids.buf, 0};
+    if (cache) {
+        Py_BEGIN_ALLOW_THREADS
+        done = item == 2 ? encode_all(e, cache, &data, &offsets, lengths.buf, &out, 2)
+                         : encode_all(e, cache, &data, &offsets, lengths.buf, &out, 4);
+        Py_END_ALLOW_THREADS
     }
-    free(out.ids);
+    give_back(e, cache);
     PyBuffer_Release(&data);
     PyBuffer_Release(&offsets);
-    if (ids) return Py_BuildValue("NN", ids, lengths);
-    Py_XDECREF(lengths);
+    PyBuffer_Release(&ids);
+    PyBuffer_Release(&lengths);
+    if (done) return PyLong_FromSize_t(out.count);
+    if (item) return PyErr_NoMemory();
+    PyErr_SetString(PyExc_ValueError, "encode_documents: the buffers do not fit each other");
     return NULL;
 }
 
@@ -469,20 +447,34 @@ static uint32_t id_of(PyObject *ids, PyObject *token) {
     return id ? (uint32_t)PyLong_AsUnsignedLong(id) : NONE;
 }
 
-/* Fill the table of pairs. Of a pair named twice the later counts, as in the reference; a pair of
+/* Fill the tables of merges. Of a pair named twice the later counts, as in the reference; a pair of
    spellings that nothing makes never comes up. */
 static int learn_pairs(Encoder *e, PyObject *merges, PyObject *tokens, PyObject *ids) {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(merges); i++) {
-        PyObject *merge = PyList_GET_ITEM(merges, i);
+    for (Py_ssize_t rank = 0; rank < PyList_GET_SIZE(merges); rank++) {
+        PyObject *merge = PyList_GET_ITEM(merges, rank);
         if (!PyTuple_Check(merge) || PyTuple_GET_SIZE(merge) != 2) {
             PyErr_SetString(PyExc_TypeError, "Encoder: a merge is not a pair");
             return 0;
         }
         uint32_t a = id_of(ids, PyTuple_GET_ITEM(merge, 0));
         uint32_t b = id_of(ids, PyTuple_GET_ITEM(merge, 1));
-        uint32_t made = id_of(ids, PyList_GET_ITEM(tokens, 256 + i));
+        e->made[rank] = id_of(ids, PyList_GET_ITEM(tokens, 256 + rank));
         if (PyErr_Occurred()) return 0;
-        if (a != NONE && b != NONE) *find_pair(e, a, b) = (Pair){a, b, (uint32_t)i, made};
+        if (a >= MOST_SYMBOLS || b >= MOST_SYMBOLS) continue; /* NONE: no such spelling */
+        *find_pair(e, a, b) = ((uint64_t)a << 21 | b) << 22 | (uint64_t)rank;
+        if (a < 256 && b < 256) e->byte_ranks[a << 8 | b] = (uint32_t)rank;
+    }
+    return 1;
+}
+
+static int learn_bytes(Encoder *e, PyObject *tokens) {
+    for (uint32_t i = 0; i < 256; i++) {
+        PyObject *token = PyList_GET_ITEM(tokens, i);
+        if (!PyBytes_Check(token) || PyBytes_GET_SIZE(token) != 1) {
+            PyErr_SetString(PyExc_ValueError, "Encoder: the first 256 tokens are no bytes");
+            return 0;
+        }
+        e->symbol_of[(uint8_t)PyBytes_AS_STRING(token)[0]] = i;
     }
     return 1;
 }
@@ -492,31 +484,25 @@ static PyObject *encoder_new(PyTypeObject *type, PyObject *args, PyObject *named
     if (!PyArg_ParseTuple(args, "O!O!O!", &PyList_Type, &tokens, &PyList_Type, &merges,
                           &PyDict_Type, &ids))
         return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(merges);
-    if (PyList_GET_SIZE(tokens) != count + 256 || count > INT32_MAX / 4) {
+    size_t count = (size_t)PyList_GET_SIZE(merges), slots = 256;
+    if ((size_t)PyList_GET_SIZE(tokens) != count + 256 || count + 256 >= MOST_SYMBOLS) {
         PyErr_SetString(PyExc_ValueError, "Encoder: tokens are not 256 bytes and the merges");
         return NULL;
     }
     Encoder *e = (Encoder *)type->tp_alloc(type, 0);
     if (!e) return NULL;
-    size_t size = 256;
-    while (size < 2 * (size_t)count) size *= 2;
-    e->mask = (uint32_t)size - 1;
-    e->eot = (uint32_t)PyList_GET_SIZE(tokens);
-    e->pairs = malloc(size * sizeof(Pair));
-    if (e->pairs) {
-        memset(e->pairs, 0xff, size * sizeof(Pair)); /* rank NONE */
-        for (uint32_t i = 0; i < 256; i++) {
-            PyObject *token = PyList_GET_ITEM(tokens, i);
-            if (!PyBytes_Check(token) || PyBytes_GET_SIZE(token) != 1) {
-                PyErr_SetString(PyExc_ValueError, "Encoder: the first 256 tokens are no bytes");
-                break;
-            }
-            e->symbol_of[(uint8_t)PyBytes_AS_STRING(token)[0]] = i;
-        }
-        if (!PyErr_Occurred() && learn_pairs(e, merges, tokens, ids)) return (PyObject *)e;
-    } else {
+    while (slots < 2 * count) slots *= 2;
+    e->mask = (uint32_t)slots - 1;
+    e->eot = (uint32_t)count + 256;
+    e->pairs = malloc(slots * sizeof(uint64_t));
+    e->made = malloc((count + 1) * sizeof(uint32_t));
+    e->byte_ranks = malloc(65536 * sizeof(uint32_t));
+    if (!e->pairs || !e->made || !e->byte_ranks) {
         PyErr_NoMemory();
+    } else {
+        memset(e->pairs, 0xff, slots * sizeof(uint64_t)); /* free */
+        memset(e->byte_ranks, 0xff, 65536 * sizeof(uint32_t)); /* NONE */
+        if (learn_bytes(e, tokens) && learn_pairs(e, merges, tokens, ids)) return (PyObject *)e;
     }
     Py_DECREF(e);
     return NULL;
@@ -528,6 +514,8 @@ static void encoder_dealloc(Encoder *e) {
         cache_free(c);
     }
     free(e->pairs);
+    free(e->made);
+    free(e->byte_ranks);
     Py_TYPE(e)->tp_free((PyObject *)e);
 }
 
