@@ -31,7 +31,7 @@ from gptwo.artifacts import (
     stage,
     write_json,
 )
-from gptwo.errors import DataError, UsageError
+from gptwo.errors import DataError, ResourceError, UsageError
 from gptwo.pool import count_workers
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.streams import position
@@ -220,28 +220,38 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
 
 
 def _by_key(files: list[Path], work: Path, threads: int) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Candidates sorted by key, some at a time: the best of each key, and the others.
+    """Candidates sorted by key, some at a time: the best of each key, and the others."""
+    last = words_of([""])  # which is no key
+    for batch in _sorted(files, work, threads):
+        table = pa.Table.from_batches([batch]).cast(LINKS)
+        keys = table.column("key").combine_chunks()
+        before = pa.concat_arrays([last, keys[:-1]])
+        is_best = pc.call_function("not_equal", [keys, before])
+        yield table.filter(is_best), table.filter(pc.call_function("invert", [is_best]))
+        last = keys[-1:]
+
+
+def _sorted(files: list[Path], work: Path, threads: int) -> Iterator[pa.RecordBatch]:
+    """Candidates by key, of each the better ones first.
 
     Better is the higher score, then the shorter and smaller address, the earlier day, the file.
     Nothing is left to the order of the files.
     """
-    with duckdb.connect() as database:
-        database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        database.execute(f"SET threads = {threads}")
-        database.execute("SET temp_directory = $1", [str(work)])
-        sorted_rows = database.sql(
-            f"""SELECT {", ".join(LINKS.names)} FROM read_parquet($1)
-            ORDER BY key, coalesce(score, {ABSENT}) DESC, length(url), url, date, source""",
-            params=[[str(path) for path in files]],
-        )
-        last = words_of([""])  # which is no key
-        for batch in sorted_rows.to_arrow_reader(GROUP_ROWS):
-            table = pa.Table.from_batches([batch]).cast(LINKS)
-            keys = table.column("key").combine_chunks()
-            before = pa.concat_arrays([last, keys[:-1]])
-            is_best = pc.call_function("not_equal", [keys, before])
-            yield table.filter(is_best), table.filter(pc.call_function("invert", [is_best]))
-            last = keys[-1:]
+    try:
+        with duckdb.connect() as database:
+            database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+            database.execute(f"SET threads = {threads}")
+            database.execute("SET temp_directory = $1", [str(work)])
+            yield from database.sql(
+                f"""SELECT {", ".join(LINKS.names)} FROM read_parquet($1)
+                ORDER BY key, coalesce(score, {ABSENT}) DESC, length(url), url, date, source""",
+                params=[[str(path) for path in files]],
+            ).to_arrow_reader(GROUP_ROWS)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # no room to spill to, mostly
+        raise ResourceError(
+            f"cannot sort links in {work}: {str(error).splitlines()[0]}",
+            remedy="make room and run the same command again; nothing committed was lost",
+        ) from error
 
 
 class _Groups:

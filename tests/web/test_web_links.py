@@ -19,7 +19,7 @@ import zstandard
 from web_link_files import PACK, SECOND, dump, submission
 
 from gptwo.artifacts import Manifest
-from gptwo.errors import DataError, Interrupted, UsageError
+from gptwo.errors import DataError, Interrupted, ResourceError, UsageError
 from gptwo.progress import Reporter
 from gptwo.web.config import LinksConfig
 from gptwo.web.links import collect_links
@@ -385,6 +385,17 @@ def test_a_stopped_run_goes_on_behind_the_last_whole_file(tmp_path: Path) -> Non
     assert notes[0].stat().st_mtime_ns == stamp  # the first file was not read again
     assert collect_links(paths, tmp_path / "links", LinksConfig()) == whole
     assert not (tmp_path / "links" / ".work").exists()
+
+
+def test_a_sort_that_finds_no_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [submission(f"http://a.example/{i * 7919 % 1_000_003}/{i}") for i in range(60_000)]
+    path = dump(tmp_path / "dump.jsonl", values)
+    monkeypatch.setattr("gptwo.web.links.MEMORY_LIMIT", "3MB")
+    with pytest.raises(ResourceError, match=r"cannot sort links in .*Out of Memory"):
+        collect(tmp_path, path)
+    assert not (tmp_path / "links" / "manifest.json").exists()
+    monkeypatch.undo()
+    assert collect(tmp_path, path).counts["kept"] == 60_000
 
 
 def test_frames_with_long_windows_and_frames_to_skip(tmp_path: Path) -> None:
