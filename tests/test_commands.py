@@ -228,7 +228,7 @@ BAD = [
     ("report {void}", 3, "{void} is not a run folder"),
     ("report {run} --out {void}", 2, "{void} is a folder"),
     ("report {run} --out {page}/page.html", 2, "{page} is a file"),
-    ("verify {none}", 3, "{none}"),
+    ("verify {none}", 4, "{none}"),
     ("verify {void}", 3, "{void} holds no manifest.json"),
     ("verify {page}", 3, "{page}"),
     ("verify {cut_samples}", 3, "{cut_samples}/samples.jsonl has"),
@@ -313,8 +313,8 @@ def test_a_folder_of_other_settings_is_refused_and_untouched(
 
 def test_errors_for_machines_and_for_the_curious(bad: dict[str, Path], call: Caller) -> None:
     told = call("verify", bad["none"], "--json")
-    told.is_error(3)
-    assert told.result["exit_code"] == 3 and told.result["remedy"]
+    told.is_error(4)
+    assert told.result["exit_code"] == 4 and told.result["remedy"]
     assert told.result["error"] in told.err
     told = call("verify", bad["none"], "--debug")
     assert told.code == 3 and "Traceback" in told.err and "artifacts.py" in told.err
