@@ -29,7 +29,7 @@ CONFIGS = {
 # room -> what of ours it may import, besides itself
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),
-    "web": LEAVES,
+    "web": LEAVES | {"native"},
     "corpus": LEAVES,
     "demo": LEAVES,
     "report": LEAVES,
