@@ -1,5 +1,6 @@
-/* Counting the pieces of texts: the inner loop of gptwo/tokens/count.py, which holds its plain Python
-   twin. Texts come as Arrow lays strings out (bytes and where each string begins), are cut by cut.h and
+/* Counting the pieces of texts: the inner loop of gptwo/tokens/count.py, where its plain twin is.
+
+   Texts come as Arrow lays strings out (bytes, and where each string begins), are cut by cut.h and
    counted in a hash table. No Python object is made for a text or a piece. Counts have 64 bits. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -9,7 +10,8 @@
 
 #include "cut.h"
 
-enum { SHORT = 15, LONG = 0xFF }; /* bytes of a piece that fits its key; how other keys are marked */
+enum { SHORT = 15, LONG = 0xFF }; /* bytes of a piece that fits its key; the mark of other keys */
+#define ITEM ((Py_ssize_t)sizeof(int64_t))
 enum { FREE, BUSY, FAILED };      /* of a counter: BUSY while a thread has left the GIL */
 
 /* The bytes of a short piece, filled up with zeros, its length in the top byte. Of a longer one the
@@ -181,16 +183,22 @@ static void counter_free(Counter *s) {
     Py_DECREF(type);
 }
 
-/* Begin work on texts or pieces data[offsets[i]:offsets[i + 1]]: their number, -1 with an exception. */
+/* Begin work on the strings data[offsets[i]:offsets[i + 1]]: their number, -1 with an exception. */
 static int64_t begin(Counter *s, const Py_buffer *data, const Py_buffer *offsets) {
     const int64_t *edges = offsets->buf;
-    int64_t n = offsets->len / (int64_t)sizeof *edges - 1;
-    int agree = n >= 0 && offsets->len % sizeof *edges == 0 && edges[0] >= 0 && edges[n] <= data->len;
+    int64_t n = offsets->len / ITEM - 1;
+    int agree = n >= 0 && offsets->len % ITEM == 0 && edges[0] >= 0;
     for (int64_t i = 0; agree && i < n; i++) agree = edges[i] <= edges[i + 1];
-    if (!agree) PyErr_SetString(PyExc_ValueError, "Counter: data, offsets and counts do not agree");
-    else if (s->state != FREE) PyErr_SetString(PyExc_ValueError, "Counter: it is busy or broken");
-    else s->state = BUSY;
-    return PyErr_Occurred() ? -1 : n;
+    if (!agree || edges[n] > data->len) {
+        PyErr_SetString(PyExc_ValueError, "Counter: data, offsets and counts do not agree");
+        return -1;
+    }
+    if (s->state != FREE) {
+        PyErr_SetString(PyExc_ValueError, "Counter: it is busy or broken");
+        return -1;
+    }
+    s->state = BUSY;
+    return n;
 }
 
 static PyObject *end_of(Counter *s, int fine) {
@@ -213,7 +221,8 @@ static PyObject *counter_add(Counter *s, PyObject *args) {
     if (n >= 0) {
         int fine = 1;
         Py_BEGIN_ALLOW_THREADS
-        for (int64_t i = 0; i < n && fine; i++) fine = count_text(s, text + edges[i], text + edges[i + 1]);
+        for (int64_t i = 0; i < n && fine; i++)
+            fine = count_text(s, text + edges[i], text + edges[i + 1]);
         Py_END_ALLOW_THREADS
         result = end_of(s, fine);
     }
@@ -234,10 +243,10 @@ static PyObject *counter_add_counts(Counter *s, PyObject *args) {
     PyObject *result = NULL;
     const int64_t *edges = offsets.buf, *times = counts.buf;
     const uint8_t *text = data.buf, *end = text + data.len;
-    if (counts.len + (int64_t)sizeof *edges != offsets.len || part >= parts) {
+    if (counts.len + ITEM != offsets.len || part >= parts) {
         PyErr_SetString(PyExc_ValueError, "Counter: data, offsets and counts do not agree");
     } else if (begin(s, &data, &offsets) >= 0) {
-        int64_t n = counts.len / (int64_t)sizeof *times;
+        int64_t n = counts.len / ITEM;
         int fine = 1;
         Py_BEGIN_ALLOW_THREADS
         for (int64_t i = 0; i < n && fine; i++) {
@@ -255,11 +264,11 @@ static PyObject *counter_add_counts(Counter *s, PyObject *args) {
     return result;
 }
 
-/* Write all pieces out and forget them. */
-static void drain(Counter *s, uint8_t *text, int64_t *edges, int64_t *times) {
+/* Write all pieces out. */
+static void write_out(const Counter *s, uint8_t *text, int64_t *edges, int64_t *times) {
     int64_t end = 0, n = 0;
     for (int64_t i = 0; i < (int64_t)1 << s->bits; i++) {
-        Slot *slot = &s->slots[i];
+        const Slot *slot = &s->slots[i];
         int64_t size = (int64_t)(slot->key.high >> 56);
         if (!size) continue;
         edges[n] = end;
@@ -268,14 +277,22 @@ static void drain(Counter *s, uint8_t *text, int64_t *edges, int64_t *times) {
             const uint8_t *piece = long_piece(s, slot->key, &size);
             memcpy(text + end, piece, size);
         } else {
-            for (int64_t k = 0; k < size; k++)
-                text[end + k] = (uint8_t)(k < 8 ? slot->key.low >> 8 * k : slot->key.high >> 8 * (k - 8));
+            uint64_t half[2] = {slot->key.low, slot->key.high};
+            for (int64_t k = 0; k < size; k++) text[end + k] = (uint8_t)(half[k / 8] >> k % 8 * 8);
         }
         end += size;
     }
     edges[n] = end;
-    memset(s->slots, 0, sizeof *s->slots << s->bits);
-    s->pieces = s->piece_bytes = s->arena_size = 0;
+}
+
+/* Forget all pieces and give their memory back; 0 without memory for a new table. */
+static int clear(Counter *s) {
+    free(s->slots);
+    free(s->arena);
+    s->slots = NULL;
+    s->arena = NULL;
+    s->pieces = s->piece_bytes = s->arena_size = s->arena_room = 0;
+    return grow(s);
 }
 
 PyDoc_STRVAR(take_doc,
@@ -289,13 +306,18 @@ static PyObject *counter_take(Counter *s, PyObject *ignored) {
         return NULL;
     }
     PyObject *text = PyBytes_FromStringAndSize(NULL, s->piece_bytes);
-    PyObject *edges = PyBytes_FromStringAndSize(NULL, (s->pieces + 1) * (Py_ssize_t)sizeof(int64_t));
-    PyObject *times = PyBytes_FromStringAndSize(NULL, s->pieces * (Py_ssize_t)sizeof(int64_t));
+    PyObject *edges = PyBytes_FromStringAndSize(NULL, (s->pieces + 1) * ITEM);
+    PyObject *times = PyBytes_FromStringAndSize(NULL, s->pieces * ITEM);
     PyObject *result = NULL;
     if (text && edges && times) {
-        drain(s, (uint8_t *)PyBytes_AS_STRING(text), (int64_t *)PyBytes_AS_STRING(edges),
-              (int64_t *)PyBytes_AS_STRING(times));
-        result = PyTuple_Pack(3, text, edges, times);
+        write_out(s, (uint8_t *)PyBytes_AS_STRING(text), (int64_t *)PyBytes_AS_STRING(edges),
+                  (int64_t *)PyBytes_AS_STRING(times));
+        if (clear(s)) {
+            result = PyTuple_Pack(3, text, edges, times);
+        } else {
+            s->state = FAILED;
+            PyErr_NoMemory();
+        }
     }
     Py_XDECREF(text);
     Py_XDECREF(edges);
@@ -323,7 +345,9 @@ static PyType_Slot slots[] = {
     {Py_tp_methods, methods},
     {0, NULL},
 };
-static PyType_Spec spec = {"gptwo.native._count.Counter", sizeof(Counter), 0, Py_TPFLAGS_DEFAULT, slots};
+static PyType_Spec spec = {
+    "gptwo.native._count.Counter", sizeof(Counter), 0, Py_TPFLAGS_DEFAULT, slots,
+};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_count", NULL, 0, NULL,
                                     NULL, NULL, NULL, NULL};
 

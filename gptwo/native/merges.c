@@ -1,23 +1,24 @@
 /* Learning BPE merges: the inner loop of gptwo/tokens/learn.py. Its plain twin is
    gptwo/tokens/merges.py.
 
-   The distinct pieces of a corpus lie one after the other in `cells`, a cell for each byte, an EDGE on
-   either side. A symbol fills as many cells as it has bytes, and its id stands in the first and in the
-   last of them: so both neighbours of a place are found at once, and merging never moves anything.
+   The distinct pieces of a corpus lie one after the other in `cells`, a cell for each byte, an EDGE
+   on either side. A symbol fills as many cells as it has bytes, and its id stands in the first and
+   in the last of them: so both neighbours of a place are found at once, and merging moves nothing.
 
-   Each pair of adjacent symbols knows its count and the places where it was seen. A step takes the most
-   frequent pair, writes a new symbol at its places, and corrects the counts of the pairs around. Pairs
-   that hold the new symbol are all made in that step, so later on counts only fall: a heap of
-   candidates with the counts they once had is put right as they surface. Counts have 64 bits. */
+   Each pair of adjacent symbols knows its count and the places where it was seen. A step takes the
+   most frequent pair, writes a new symbol at its places, and corrects the counts of the pairs
+   around. Pairs that hold the new symbol are all made in that step, so later on counts only fall: a
+   heap of candidates with the counts they once had is put right as they surface. Counts have 64
+   bits. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { EDGE = -1, INSIDE = -2 }; /* cells that are no symbol: beside a piece, where one began once */
+enum { EDGE = -1, INSIDE = -2 }; /* cells of no symbol: beside a piece, where a symbol once began */
 enum { BYTES = 256, AHEAD = 8 };
-enum { FILLING, MERGING, BUSY, FAILED }; /* of a learner: BUSY while a thread has left the GIL */
+enum { FILLING, MERGING, BUSY, FAILED }; /* a learner is BUSY while a thread has left the GIL */
 #define SLICE 1000000 /* places after which merge() returns, so that one can be asked to stop */
 
 typedef struct {
@@ -50,7 +51,7 @@ typedef struct {
     int state;
     int32_t id_of[BYTES];
     int32_t *cells;
-    uint8_t *bytes; /* the byte of each cell, for the tie rule by bytes; first those of ids 0..255 */
+    uint8_t *bytes; /* of each cell, for the tie rule by bytes; first those of ids 0..255 */
     int64_t cell_count, cell_room;
     int64_t *counts; /* of each piece */
     int64_t piece_count, piece_room;
@@ -107,8 +108,8 @@ static int grow_table(Learner *s) {
 
 /* A pair not seen before; -1 without memory. */
 static int32_t new_pair(Learner *s, int32_t a, int32_t b) {
-    if (s->pair_count == INT32_MAX || !reserve(&s->pairs, &s->pair_room, s->pair_count + 1, sizeof(Pair)))
-        return -1;
+    if (s->pair_count == INT32_MAX) return -1;
+    if (!reserve(&s->pairs, &s->pair_room, s->pair_count + 1, sizeof(Pair))) return -1;
     if (s->pair_count * 2 >= s->table_size && !grow_table(s)) return -1;
     s->pairs[s->pair_count] = (Pair){.a = a, .b = b};
     enter(s, (int32_t)s->pair_count);
@@ -270,9 +271,9 @@ static int merge_place(Learner *s, Place place, int32_t a, int32_t b, int32_t ma
     return after < 0 || count_new(s, &s->symbols[after].after, first, made, after, place);
 }
 
-/* What the new pairs have gained their predecessors have lost: (made, y) from (b, y), (x, made) from
-   (x, a). The former come first: one of the latter is (made, made), taken from (made, a), which is
-   new itself and must not shrink before it has been taken from (b, a). */
+/* What the new pairs have gained others lost: (made, y) from (b, y), (x, made) from (x, a). The
+   former come first: one of the latter is (made, made), taken from (made, a), which is new itself
+   and must not shrink before it has been taken from (b, a). */
 static int settle(Learner *s, int32_t a, int32_t b, int32_t made, int64_t first) {
     for (int64_t i = first; i < s->pair_count; i++)
         if (s->pairs[i].b != made) lose(find(s, b, s->pairs[i].b), s->pairs[i].count);
@@ -376,7 +377,7 @@ static int agree(const Py_buffer *data, const Py_buffer *offsets, const Py_buffe
 
 PyDoc_STRVAR(add_doc,
 "add(data, offsets, counts)\n\n"
-"More distinct pieces: data[offsets[i]:offsets[i + 1]] occurs counts[i] times (int64, at least 1).");
+"More distinct pieces: data[offsets[i]:offsets[i + 1]] occurs counts[i] times (int64, above 0).");
 
 static PyObject *learner_add(Learner *s, PyObject *args) {
     Py_buffer data, offsets, counts;
@@ -391,9 +392,10 @@ static PyObject *learner_add(Learner *s, PyObject *args) {
         int64_t n = counts.len / (int64_t)sizeof *times;
         s->state = BUSY;
         Py_BEGIN_ALLOW_THREADS
-        for (int64_t i = 0; i < n && fine; i++)
-            if (edges[i + 1] - edges[i] > 1)
-                fine = add_piece(s, (uint8_t *)data.buf + edges[i], edges[i + 1] - edges[i], times[i]);
+        for (int64_t i = 0; i < n && fine; i++) {
+            int64_t size = edges[i + 1] - edges[i];
+            if (size > 1) fine = add_piece(s, (uint8_t *)data.buf + edges[i], size, times[i]);
+        }
         Py_END_ALLOW_THREADS
         s->state = fine ? FILLING : FAILED;
         if (!fine) PyErr_NoMemory();
@@ -414,7 +416,7 @@ static PyObject *learner_merge(Learner *s, PyObject *args) {
     long long most;
     if (!PyArg_ParseTuple(args, "L", &most)) return NULL;
     if (s->state == BUSY || s->state == FAILED || most < 1 || most > INT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "Learner.merge: it is busy or broken, or `most` is not 1 to 2^31");
+        PyErr_SetString(PyExc_ValueError, "Learner.merge: busy or broken, or `most` is absurd");
         return NULL;
     }
     int fine = 1, first = s->state == FILLING;
@@ -427,8 +429,9 @@ static PyObject *learner_merge(Learner *s, PyObject *args) {
     if (merges) done = merge(s, most, merges);
     Py_END_ALLOW_THREADS
     s->state = done < 0 ? FAILED : MERGING;
-    PyObject *result =
-        done < 0 ? PyErr_NoMemory() : PyBytes_FromStringAndSize((char *)merges, done * 2 * sizeof *merges);
+    PyObject *result = NULL;
+    if (done < 0) PyErr_NoMemory();
+    else result = PyBytes_FromStringAndSize((char *)merges, done * 2 * sizeof *merges);
     free(merges);
     return result;
 }
@@ -445,7 +448,9 @@ static PyType_Slot slots[] = {
     {Py_tp_methods, methods},
     {0, NULL},
 };
-static PyType_Spec spec = {"gptwo.native._merges.Learner", sizeof(Learner), 0, Py_TPFLAGS_DEFAULT, slots};
+static PyType_Spec spec = {
+    "gptwo.native._merges.Learner", sizeof(Learner), 0, Py_TPFLAGS_DEFAULT, slots,
+};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_merges", NULL, 0, NULL,
                                     NULL, NULL, NULL, NULL};
 

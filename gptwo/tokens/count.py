@@ -22,7 +22,7 @@ from gptwo.progress import Reporter
 from gptwo.tokens.bpe import cut, stretches
 from gptwo.tokens.texts import read_documents
 
-HELD_BYTES = 256 << 20  # of pieces in the memory of one process
+HELD_BYTES = 128 << 20  # of pieces in the memory of one process; a growing table takes twice that
 PIECE_BYTES = 150  # what one costs in a dictionary
 ITEM = 8  # bytes of an int64
 SCHEMA = pa.schema([("piece", pa.large_binary()), ("count", pa.int64())])
@@ -66,8 +66,7 @@ def sum_counts(files: Sequence[Path], reporter: Reporter) -> Iterator[Pieces]:
         parts *= 4
     yield counter.take()
     for part in range(1, parts):
-        if counter := _sum_part(files, part, parts, reporter):
-            yield counter.take()
+        yield _sum_part(files, part, parts, reporter).take()
 
 
 def _sum_part(files: Sequence[Path], part: int, parts: int, reporter: Reporter) -> Any:
