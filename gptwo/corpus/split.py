@@ -78,7 +78,13 @@ def gather_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> 
         columns = list(_SET_ASIDE if name == DROPPED else _KEPT)
         chosen = table.filter(pc.field("split") == name).select(columns)
         with atomic_write(folder / name / task.output.name) as handle:
-            pq.write_table(chosen, handle, compression="zstd", row_group_size=GROUP_ROWS)
+            pq.write_table(  # no two texts are alike: a dictionary of them would only take memory
+                chosen,
+                handle,
+                compression="zstd",
+                row_group_size=GROUP_ROWS,
+                use_dictionary=[name for name in columns if name != "text"],
+            )
         at(chosen.num_rows)
 
 
