@@ -21,11 +21,12 @@ from gptwo.formats.extras import extra_for
 from gptwo.formats.recognise import locate, recognise
 from gptwo.formats.weights import Weights, fitted, sample_logits
 from gptwo.progress import SILENT, Reporter
-from gptwo.tokens.tokenizer import HF, MERGES, Tokenizer
+from gptwo.tokens.files import HF, HF_MERGES, MERGES
+from gptwo.tokens.tokenizer import Tokenizer
 
 BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 2}  # of a number, at most
 SHAPE = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd", "activation", "tied_head")
-VOCABULARIES = (MERGES, HF, "merges.txt")  # any of these lets a tokenizer be read
+VOCABULARIES = (MERGES, HF_MERGES, HF)  # any of these lets a tokenizer be read
 # Each takes the path that `locate` gives, and leaves the vocabulary to `read`.
 READERS: dict[str, Callable[[Path], Weights]] = {
     "hf": hf.read,

@@ -20,7 +20,8 @@ from gptwo.formats.weights import MAPS, Weights
 from gptwo.model.gpt2 import LAYER_NORM_EPSILON
 from gptwo.model.sizes import GPT2Config
 from gptwo.tokens.bpe import END_OF_TEXT
-from gptwo.tokens.tokenizer import Tokenizer, shown
+from gptwo.tokens.files import shown
+from gptwo.tokens.tokenizer import Tokenizer
 
 KINDS = {
     "f32": (Kind.F32, LlamaFileType.ALL_F32),

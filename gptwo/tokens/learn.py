@@ -17,8 +17,9 @@ from gptwo.progress import SILENT, Reporter
 from gptwo.tokens.bpe import BYTE_ORDER
 from gptwo.tokens.config import TokenizerConfig
 from gptwo.tokens.count import ITEM, PlainCounter, count_files, sum_counts
+from gptwo.tokens.files import FILES
 from gptwo.tokens.merges import PlainLearner
-from gptwo.tokens.tokenizer import HF, MERGES, VOCAB, Tokenizer
+from gptwo.tokens.tokenizer import Tokenizer
 
 Merge = tuple[bytes, bytes]
 SLICE = 100  # merges between two looks at whether to stop
@@ -61,8 +62,8 @@ def train_tokenizer(
 
 
 def import_tokenizer(source: Path, out: Path, reporter: Reporter = SILENT) -> Manifest:
-    """Take over an existing vocabulary (encoder.json and vocab.bpe, or tokenizer.json)."""
-    files = [source / name for name in (VOCAB, MERGES, HF) if (source / name).exists()]
+    """Take over an existing vocabulary from files of any of the names in `FILES`."""
+    files = [source / name for name in FILES if (source / name).exists()]
     inputs = fingerprint_inputs(files)
     tokenizer = Tokenizer.load(source)
     with stage(out, kind="tokenizer", config={"source": "imported"}, inputs=inputs) as made:

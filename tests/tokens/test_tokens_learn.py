@@ -23,6 +23,7 @@ from gptwo.progress import Reporter
 from gptwo.tokens.bpe import CHAR_TO_BYTE, cut
 from gptwo.tokens.config import TokenizerConfig
 from gptwo.tokens.fast import merges_back
+from gptwo.tokens.files import parse_merges, shown
 from gptwo.tokens.learn import (
     import_tokenizer,
     learn_merges,
@@ -31,7 +32,7 @@ from gptwo.tokens.learn import (
     train_tokenizer,
 )
 from gptwo.tokens.merges import PlainLearner
-from gptwo.tokens.tokenizer import Tokenizer, parse_merges, shown
+from gptwo.tokens.tokenizer import Tokenizer
 
 Pairs = list[tuple[bytes, bytes]]
 
