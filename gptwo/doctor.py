@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "formats": ("convert to gguf and onnx, from TensorFlow", ("gguf", "onnx", "google-crc32c")),
     "demo": ("reproduce demo", ("starlette", "uvicorn")),
 }
+KERNELS = ("links", "count", "merges", "encode")
 
 
 def examine() -> dict[str, Any]:
@@ -25,7 +26,7 @@ def examine() -> dict[str, Any]:
     return {
         "machine": machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "native kernels": "built" if _has_native() else "missing: the plain Python twins serve",
+        "native kernels": _kernels(),
         "extras": {name: _state(*entry) for name, entry in EXTRAS.items()},
         "sizes": {name: config.parameters() for name, config in SIZES.items()},
     }
@@ -43,7 +44,8 @@ def _installed(package: str) -> bool:
         return False
 
 
-def _has_native() -> bool:
+def _kernels() -> str:
     from importlib.util import find_spec
 
-    return find_spec("gptwo.native._merges") is not None
+    missing = [name for name in KERNELS if not find_spec(f"gptwo.native._{name}")]
+    return f"missing {', '.join(missing)}: slower twins serve" if missing else "built"

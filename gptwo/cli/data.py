@@ -68,18 +68,24 @@ def reproduce(
     print_result(done, call)
 
 
-def links(files: tuple[Path, ...], /, *, out: Out, call: Call = PLAIN) -> None:
+def links(files: tuple[Path, ...], /, *, out: Out, workers: int = 0, call: Call = PLAIN) -> None:
     """Reddit dumps and URL lists -> scored, canonical, de-duplicated links (score >= 3).
 
     Parameters
     ----------
     files
         JSONL (plain, .gz, .xz, .zst), CSV or one URL per line.
+    workers
+        Threads; 0 for one per core. The result does not depend on it.
     """
     from gptwo.web.config import LinksConfig
     from gptwo.web.links import collect_links
 
-    make_stage(LinksConfig(), call, lambda *given: collect_links(list(files), out, *given))
+    make_stage(
+        LinksConfig(),
+        call,
+        lambda config, reporter: collect_links(list(files), out, config, reporter, workers=workers),
+    )
 
 
 def crawl(links: Path, /, *, out: Out, call: Call = PLAIN) -> None:
