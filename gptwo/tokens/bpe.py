@@ -78,6 +78,7 @@ class ReferenceBPE:
 
     def __init__(self, merges: Sequence[tuple[bytes, bytes]]) -> None:
         self.merges = list(merges)
+        # Of a pair named twice the later merge counts.
         self.rank = {pair: i for i, pair in enumerate(self.merges)}
         self.tokens = [bytes([byte]) for byte in BYTE_ORDER] + [a + b for a, b in self.merges]
         # Two merges may spell the same bytes; the first owns them.
@@ -99,10 +100,10 @@ class ReferenceBPE:
     def merge(self, piece: bytes) -> list[bytes]:
         """One piece -> its symbols: apply the earliest learned merge until none applies."""
         symbols = [piece[i : i + 1] for i in range(len(piece))]
+        never = len(self.merges)
         while len(symbols) > 1:
-            ranked = [self.rank.get(pair, len(self.rank)) for pair in pairwise(symbols)]
-            best = min(ranked)
-            if best == len(self.rank):
+            best = min(self.rank.get(pair, never) for pair in pairwise(symbols))
+            if best == never:
                 break
             symbols = _merge_all(symbols, self.merges[best])
         return symbols

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer as Foreign
+from tokenizers import models
 from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from gptwo.artifacts import stage
@@ -225,7 +226,70 @@ def test_merges_may_be_pairs(learned: Tokenizer, saved: Path) -> None:
     assert Tokenizer.load(saved).fingerprint == learned.fingerprint
 
 
+@pytest.fixture
+def hf_folder(learned: Tokenizer, saved: Path, tmp_path: Path) -> Path:
+    """As the transformers library keeps it: vocab.json and merges.txt."""
+    (tmp_path / "hf").mkdir()
+    (saved / "encoder.json").rename(tmp_path / "hf" / "vocab.json")
+    (saved / "vocab.bpe").rename(tmp_path / "hf" / "merges.txt")
+    return tmp_path / "hf"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data: data,
+        lambda data: data.replace(b"\n", b"\r\n"),  # checked out on Windows
+        lambda data: data.split(b"\n", 1)[1],  # without "#version"
+        lambda data: data.replace(b"#version: 0.2", b"#version: 0.2 - Trained by `tokenizers`"),
+    ],
+    ids=["as-saved", "crlf", "no-header", "longer-header"],
+)
+def test_hugging_faces_names_open_too(
+    learned: Tokenizer, hf_folder: Path, edit: Callable[[bytes], bytes]
+) -> None:
+    merges = hf_folder / "merges.txt"
+    merges.write_bytes(edit(merges.read_bytes()))
+    assert Tokenizer.load(hf_folder).fingerprint == learned.fingerprint
+    (hf_folder / "vocab.json").unlink()
+    assert Tokenizer.load(hf_folder).fingerprint == learned.fingerprint
+
+
+def test_what_an_older_transformers_wrote_opens(learned: Tokenizer, hf_folder: Path) -> None:
+    library = models.BPE.from_file(str(hf_folder / "vocab.json"), str(hf_folder / "merges.txt"))
+    library.save(str(hf_folder))
+    assert Tokenizer.load(hf_folder).fingerprint == learned.fingerprint
+
+
+def test_mixed_vocabularies_are_refused_under_any_name(
+    learned: Tokenizer, hf_folder: Path, tmp_path: Path
+) -> None:
+    merges = learned.reference.merges
+    other = Tokenizer([merges[0], merges[2], merges[1], *merges[3:]])
+    other.save(tmp_path / "other")
+    for name, beside in (("vocab.json", "merges.txt"), ("encoder.json", "merges.txt")):
+        (hf_folder / name).write_bytes((tmp_path / "other" / "encoder.json").read_bytes())
+        with pytest.raises(ModelError, match=f"{name} and {beside} disagree on 2 of 557"):
+            Tokenizer.load(hf_folder)
+        (hf_folder / name).unlink()
+    lines = (hf_folder / "merges.txt").read_bytes().split(b"\n")
+    (hf_folder / "merges.txt").write_bytes(b"\n".join(lines[:200]))
+    with pytest.raises(ModelError, match=r"merges\.txt is truncated"):
+        Tokenizer.load(hf_folder)
+
+
+def test_gpt2_from_its_two_files_is_gpt2(gpt2: Tokenizer, data_dir: Path, tmp_path: Path) -> None:
+    """Written again the files are the released ones, byte for byte."""
+    gpt2.save(tmp_path)
+    for name, theirs in (("vocab.bpe", "merges.txt"), ("encoder.json", "vocab.json")):
+        assert (tmp_path / name).read_bytes() == (data_dir / "bpe" / name).read_bytes()
+        (tmp_path / name).rename(tmp_path / theirs)
+    (tmp_path / "tokenizer.json").unlink()
+    opened = Tokenizer.load(tmp_path)
+    assert opened.reference.merges == gpt2.reference.merges
+
+
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ModelError, match=r"holds neither vocab\.bpe nor tokenizer\.json"):
+        with pytest.raises(ModelError, match=r"neither vocab\.bpe nor merges\.txt nor tokenizer"):
             Tokenizer.load(folder)
