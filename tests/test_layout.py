@@ -30,7 +30,7 @@ CONFIGS = {
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),
     "web": LEAVES | {"native"},
-    "corpus": LEAVES,
+    "corpus": LEAVES | {"native"},
     "demo": LEAVES,
     "report": LEAVES,
     "native": set(),
