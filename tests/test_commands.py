@@ -317,7 +317,7 @@ def test_errors_for_machines_and_for_the_curious(bad: dict[str, Path], call: Cal
     assert told.result["exit_code"] == 4 and told.result["remedy"]
     assert told.result["error"] in told.err
     told = call("verify", bad["none"], "--debug")
-    assert told.code == 4 and "Traceback" in told.err and "weights.py" in told.err
+    assert told.code == 4 and "Traceback" in told.err and "language_model.py" in told.err
 
 
 @pytest.mark.parametrize("name", HAPPY)
