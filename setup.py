@@ -22,5 +22,6 @@ setup(
         kernel("merges", []),
         kernel("encode", CUT),
         kernel("links", []),
+        kernel("minhash", []),
     ]
 )

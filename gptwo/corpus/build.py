@@ -8,7 +8,7 @@ import duckdb
 
 from gptwo.artifacts import Manifest, fingerprint_inputs, stage
 from gptwo.config import to_dict
-from gptwo.corpus import dedup, split
+from gptwo.corpus import dedup, minhash, split
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.extract import extract_file
 from gptwo.corpus.language import language_file
@@ -41,7 +41,8 @@ def build_corpus(
     """
     units = find_units(sources)
     inputs = fingerprint_inputs(sources)
-    with stage(out, kind="corpus", config=to_dict(config), inputs=inputs) as made:
+    settings = {**to_dict(config), "minhash_version": minhash.VERSION}
+    with stage(out, kind="corpus", config=settings, inputs=inputs) as made:
         if made.done:
             return made.done
         with Pool(config, workers, reporter, preload=__name__) as pool:

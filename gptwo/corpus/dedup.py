@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.minhash import Hashes, band_keys, jaccard, normalise, shingles, signature
-from gptwo.corpus.shards import Draft, read_shard, write_shard
+from gptwo.corpus.minhash import BANDS, Hashes, jaccard, normalise, shingle_sets, sketch
+from gptwo.corpus.shards import SCHEMA, Draft, read_shard, write_shard
 from gptwo.pool import Task
 
 MEMORY_LIMIT = "400MB"
@@ -50,22 +50,16 @@ def keys_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> No
 
 def bands_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
     """Fourteen rows a document: the keys of its MinHash bands."""
-    drafts = read_shard(task.input)
-    rows, bands, keys = [], [], []
-    for number, draft in enumerate(drafts):
-        at(number)
-        hashes = shingles(draft.text)
-        if hashes.size:
-            found = band_keys(signature(hashes))
-            rows.append(np.full(len(found), draft.row, np.int64))
-            bands.append(np.arange(len(found), dtype=np.uint8))
-            keys.append(found)
+    rows, texts = _read_texts(task.input)
+    keys, has_words = sketch(texts)
+    at(len(rows) - 1)
+    rows, keys = rows[has_words], keys[has_words]
     _write_table(
         task.output,
         {
-            "row": pa.array(_joined(rows, np.int64), pa.int64()),
-            "band": pa.array(_joined(bands, np.uint8), pa.uint8()),
-            "key": pa.array(_joined(keys, np.uint64), pa.uint64()),
+            "row": pa.array(np.repeat(rows, BANDS), pa.int64()),
+            "band": pa.array(np.tile(np.arange(BANDS, dtype=np.uint8), len(rows)), pa.uint8()),
+            "key": pa.array(keys.ravel(), pa.uint64()),
         },
     )
 
@@ -73,16 +67,23 @@ def bands_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> N
 def shingles_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
     """The shingles of the documents that some other may resemble."""
     path, pairs = task.input
+    rows, texts = _read_texts(path)
     table = pq.read_table(pairs)
-    wanted = {*table["a"].to_pylist(), *table["b"].to_pylist()}
-    rows, sets = [], []
-    for number, draft in enumerate(read_shard(path)):
-        at(number)
-        if draft.row in wanted:
-            rows.append(draft.row)
-            sets.append(shingles(draft.text))
-    columns = {"row": pa.array(rows, pa.int64()), "set": pa.array(sets, pa.list_(pa.uint64()))}
+    wanted = np.isin(rows, table["a"].to_numpy()) | np.isin(rows, table["b"].to_numpy())
+    sets = shingle_sets(texts.filter(pa.array(wanted)))
+    at(len(rows) - 1)
+    columns = {
+        "row": pa.array(rows[wanted], pa.int64()),
+        "set": pa.array(sets, pa.list_(pa.uint64())),
+    }
     _write_table(task.output, columns)
+
+
+def _read_texts(path: Path) -> tuple[np.ndarray, pa.LargeStringArray]:
+    """Rows and texts of the documents of a shard that are still kept."""
+    kept = [("reason", "==", "")]
+    table = pq.read_table(path, columns=["row", "text"], schema=SCHEMA, filters=kept)
+    return table["row"].to_numpy(), table["text"].combine_chunks()
 
 
 def similar_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
@@ -150,10 +151,6 @@ def _rank(drafts: list[Draft]) -> dict[str, pa.Array]:
         "score": pa.array([draft.score for draft in drafts], pa.int32()),
         "length": pa.array([len(draft.text) for draft in drafts], pa.int64()),
     }
-
-
-def _joined(arrays: list[np.ndarray], kind: type) -> np.ndarray:
-    return np.concatenate(arrays) if arrays else np.empty(0, kind)
 
 
 def _write_table(path: Path, columns: dict[str, pa.Array]) -> None:
