@@ -122,7 +122,7 @@ def write_texts(data: Path, path: Path, wanted: int) -> int:
         if size >= wanted:
             break
     table = pa.table({"text": pa.array(texts, pa.large_string())})
-    pq.write_table(table, path, compression="zstd", row_group_size=1_024)
+    pq.write_table(table, path, compression="zstd", row_group_size=64)  # a few MB each
     return size
 
 

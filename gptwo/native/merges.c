@@ -1,15 +1,16 @@
 /* Learning BPE merges: the inner loop of gptwo/tokens/learn.py. Its plain twin is
    gptwo/tokens/merges.py.
 
-   The distinct pieces of a corpus lie one after the other in `cells`, a cell for each byte, an EDGE
-   on either side. A symbol fills as many cells as it has bytes, and its id stands in the first and
-   in the last of them: so both neighbours of a place are found at once, and merging moves nothing.
+   The distinct pieces of a corpus lie one after the other in `cells`: the count of a piece in two
+   cells, an EDGE, a cell for each byte, an EDGE. A symbol fills as many cells as it has bytes, and
+   its id stands in the first and in the last of them: so both neighbours of a place are found at
+   once, and merging moves nothing.
 
    Each pair of adjacent symbols knows its count and the places where it was seen. A step takes the
    most frequent pair, writes a new symbol at its places, and corrects the counts of the pairs
-   around. Pairs that hold the new symbol are all made in that step, so later on counts only fall: a
-   heap of candidates with the counts they once had is put right as they surface. Counts have 64
-   bits. */
+   around. Pairs that hold the new symbol are all made in that step, so later on counts only fall.
+   The more frequent pairs are in a heap, with counts that may have fallen since and are put right
+   as they surface; when it is empty the rest is looked through for more. Counts have 64 bits. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -17,19 +18,18 @@
 #include <string.h>
 
 enum { EDGE = -1, INSIDE = -2 }; /* cells of no symbol: beside a piece, where a symbol once began */
-enum { BYTES = 256, AHEAD = 8 };
+enum { BYTES = 256, FEW = 2, AHEAD = 8 };
+enum { HEADER = 3, NEAR = 64 }; /* cells before a piece; symbols a look back for them may pass */
 enum { FILLING, MERGING, BUSY, FAILED }; /* a learner is BUSY while a thread has left the GIL */
 #define SLICE 1000000 /* places after which merge() returns, so that one can be asked to stop */
 
 typedef struct {
-    uint32_t at;    /* its first cell */
-    uint32_t piece; /* whose count it has */
-} Place;
-
-typedef struct {
     int32_t a, b;
     int64_t count;
-    Place *places; /* in the order of the cells; some may no longer hold the pair */
+    union {
+        uint32_t few[FEW];
+        uint32_t *many; /* where `room` is not 0 */
+    } places; /* first cells, in order; some may no longer hold the pair */
     uint32_t filled, room;
 } Pair;
 
@@ -53,13 +53,14 @@ typedef struct {
     int32_t *cells;
     uint8_t *bytes; /* of each cell, for the tie rule by bytes; first those of ids 0..255 */
     int64_t cell_count, cell_room;
-    int64_t *counts; /* of each piece */
-    int64_t piece_count, piece_room;
+    uint32_t *long_pieces; /* where those begin that are longer than NEAR, in order */
+    int64_t long_count, long_room;
     Pair *pairs;
     int64_t pair_count, pair_room;
     int32_t *byte_pairs; /* [256][256]: the pairs of bytes, -1 where there is none */
     int32_t *table;      /* open addressing over `pairs`, a power of two */
     int64_t table_size;
+    int64_t least; /* the heap has every pair with this count or more */
     Candidate *heap;
     int64_t heap_count, heap_room;
     Symbol *symbols;
@@ -110,7 +111,7 @@ static int grow_table(Learner *s) {
 static int32_t new_pair(Learner *s, int32_t a, int32_t b) {
     if (s->pair_count == INT32_MAX) return -1;
     if (!reserve(&s->pairs, &s->pair_room, s->pair_count + 1, sizeof(Pair))) return -1;
-    if (s->pair_count * 2 >= s->table_size && !grow_table(s)) return -1;
+    if (s->pair_count * 4 >= s->table_size * 3 && !grow_table(s)) return -1;
     s->pairs[s->pair_count] = (Pair){.a = a, .b = b};
     enter(s, (int32_t)s->pair_count);
     return (int32_t)s->pair_count++;
@@ -125,22 +126,26 @@ static Pair *find(Learner *s, int32_t a, int32_t b) {
     }
 }
 
-static int add_place(Pair *pair, Place place, int64_t count) {
-    if (pair->filled == pair->room) {
-        uint32_t room = pair->room < 4 ? pair->room + 1 : pair->room + pair->room / 2;
-        Place *places = realloc(pair->places, room * sizeof *places);
-        if (!places) return 0;
-        pair->places = places;
+static uint32_t *places_of(Pair *pair) {
+    return pair->room ? pair->places.many : pair->places.few;
+}
+
+static int add_place(Pair *pair, uint32_t place, int64_t count) {
+    if (pair->filled == (pair->room ? pair->room : FEW)) {
+        uint32_t room = pair->filled + pair->filled / 2 + 1;
+        uint32_t *many = realloc(pair->room ? pair->places.many : NULL, room * sizeof *many);
+        if (!many) return 0;
+        if (!pair->room) memcpy(many, pair->places.few, sizeof pair->places.few);
+        pair->places.many = many;
         pair->room = room;
     }
-    pair->places[pair->filled++] = place;
+    places_of(pair)[pair->filled++] = place;
     pair->count += count;
     return 1;
 }
 
 static void forget(Pair *pair) {
-    free(pair->places);
-    pair->places = NULL;
+    if (pair->room) free(pair->places.many);
     pair->filled = pair->room = 0;
 }
 
@@ -192,51 +197,82 @@ static void sink(Learner *s, Candidate moved) {
     s->heap[i] = moved;
 }
 
-/* The next pair to merge, off the heap; NULL when no pair is left. */
-static Pair *best(Learner *s) {
-    while (s->heap_count) {
+/* Fill the empty heap with the most frequent half or so, by count, of what is left. */
+static int refill(Learner *s) {
+    int64_t most = 0;
+    for (int64_t i = 0; i < s->pair_count; i++)
+        if (s->pairs[i].count > most) most = s->pairs[i].count;
+    s->least = most / 2 + 1;
+    for (int64_t i = 0; i < s->pair_count; i++)
+        if (s->pairs[i].count >= s->least && !push(s, &s->pairs[i])) return 0;
+    return 1;
+}
+
+/* The next pair to merge, off the heap, or NULL: no pair is left, or (`fine` is 0) no memory. */
+static Pair *best(Learner *s, int *fine) {
+    for (;;) {
+        if (!s->heap_count && (!(*fine = refill(s)) || !s->heap_count)) return NULL;
         Candidate top = s->heap[0];
         Pair *pair = find(s, top.a, top.b);
-        int current = pair->count == top.count;
-        if (current || !pair->count) {
+        if (pair->count == top.count || pair->count < s->least) {
             Candidate last = s->heap[--s->heap_count];
             if (s->heap_count) sink(s, last);
-            if (current) return pair;
+            if (pair->count == top.count) return pair;
         } else {
             top.count = pair->count;
             sink(s, top);
         }
     }
-    return NULL;
 }
 
 /* ---- pieces in ---- */
 
 /* One more piece, of at least two bytes. */
 static int add_piece(Learner *s, const uint8_t *text, int64_t length, int64_t count) {
-    int64_t end = s->cell_count + length + 1;
-    if (end > UINT32_MAX || s->piece_count == UINT32_MAX) return 0;
+    int64_t begin = s->cell_count + HEADER, end = begin + length + 1, room = s->cell_room;
+    if (end > UINT32_MAX) return 0;
     if (s->greatest) {
-        int64_t room = s->cell_room;
         if (!reserve(&s->bytes, &room, end, 1)) return 0;
-        memcpy(s->bytes + s->cell_count, text, length);
+        memcpy(s->bytes + begin, text, length);
     }
-    if (!reserve(&s->cells, &s->cell_room, end, sizeof *s->cells) ||
-        !reserve(&s->counts, &s->piece_room, s->piece_count + 1, sizeof *s->counts))
-        return 0;
-    int32_t *cells = s->cells + s->cell_count, a = s->id_of[text[0]];
+    if (!reserve(&s->cells, &s->cell_room, end, sizeof *s->cells)) return 0;
+    if (length > NEAR) {
+        if (!reserve(&s->long_pieces, &s->long_room, s->long_count + 1, sizeof *s->long_pieces))
+            return 0;
+        s->long_pieces[s->long_count++] = (uint32_t)begin;
+    }
+    int32_t *cells = s->cells + begin, a = s->id_of[text[0]];
+    memcpy(cells - HEADER, &count, sizeof count);
+    cells[-1] = EDGE;
     cells[0] = a;
     for (int64_t i = 1; i < length; i++) {
         int32_t b = s->id_of[text[i]], *pair = &s->byte_pairs[a * BYTES + b];
-        Place place = {(uint32_t)(s->cell_count + i - 1), (uint32_t)s->piece_count};
         if (*pair < 0) *pair = new_pair(s, a, b);
-        if (*pair < 0 || !add_place(&s->pairs[*pair], place, count)) return 0;
+        if (*pair < 0 || !add_place(&s->pairs[*pair], (uint32_t)(begin + i - 1), count)) return 0;
         cells[i] = a = b;
     }
     cells[length] = EDGE;
-    s->counts[s->piece_count++] = count;
     s->cell_count = end;
     return 1;
+}
+
+/* The count of the piece that has a symbol at `at`. */
+static int64_t count_at(const Learner *s, int64_t at) {
+    int64_t count;
+    int32_t before;
+    for (int steps = 0; (before = s->cells[at - 1]) != EDGE && steps < NEAR; steps++)
+        at -= s->symbols[before].size;
+    if (before != EDGE) { /* far inside a long piece: the last that begins before */
+        int64_t low = 0, high = s->long_count;
+        while (high - low > 1) {
+            int64_t middle = (low + high) / 2;
+            if (s->long_pieces[middle] <= at) low = middle;
+            else high = middle;
+        }
+        at = s->long_pieces[low];
+    }
+    memcpy(&count, s->cells + at - HEADER, sizeof count);
+    return count;
 }
 
 /* ---- merging ---- */
@@ -250,25 +286,27 @@ static int new_symbol(Learner *s, uint32_t size, uint32_t spelt) {
 }
 
 /* Count the pair (a, b), new in this step, at one more place. `pair` remembers which it is. */
-static int count_new(Learner *s, int32_t *pair, int64_t first, int32_t a, int32_t b, Place place) {
-    if (*pair < first) *pair = new_pair(s, a, b);
-    return *pair >= 0 && add_place(&s->pairs[*pair], place, s->counts[place.piece]);
+static int count_new(Learner *s, int32_t *pair, int64_t first, Candidate seen, int64_t place) {
+    if (*pair < first) *pair = new_pair(s, seen.a, seen.b);
+    return *pair >= 0 && add_place(&s->pairs[*pair], (uint32_t)place, seen.count);
 }
 
 /* Write `made` over (a, b) at one place, if they are still there. */
-static int merge_place(Learner *s, Place place, int32_t a, int32_t b, int32_t made, int64_t first) {
+static int merge_place(Learner *s, int64_t at, int32_t a, int32_t b, int32_t made, int64_t first) {
     int32_t *cells = s->cells;
-    int64_t at = place.at, right = at + s->symbols[a].size;
+    int64_t right = at + s->symbols[a].size;
     if (cells[at] != a || cells[right] != b) return 1;
-    int64_t end = right + s->symbols[b].size;
+    int64_t end = right + s->symbols[b].size, count = count_at(s, at);
     cells[right] = INSIDE; /* an old place of the right symbol must not find it again */
     cells[at] = cells[end - 1] = made;
     int32_t before = cells[at - 1], after = cells[end];
     if (before >= 0) {
-        Place left = {(uint32_t)(at - s->symbols[before].size), place.piece};
-        if (!count_new(s, &s->symbols[before].before, first, before, made, left)) return 0;
+        Candidate seen = {count, before, made};
+        int64_t place = at - s->symbols[before].size;
+        if (!count_new(s, &s->symbols[before].before, first, seen, place)) return 0;
     }
-    return after < 0 || count_new(s, &s->symbols[after].after, first, made, after, place);
+    Candidate seen = {count, made, after};
+    return after < 0 || count_new(s, &s->symbols[after].after, first, seen, at);
 }
 
 /* What the new pairs have gained others lost: (made, y) from (b, y), (x, made) from (x, a). The
@@ -283,36 +321,37 @@ static int settle(Learner *s, int32_t a, int32_t b, int32_t made, int64_t first)
     merged->count = 0;
     forget(merged);
     for (int64_t i = first; i < s->pair_count; i++)
-        if (s->pairs[i].count && !push(s, &s->pairs[i])) return 0;
+        if (s->pairs[i].count >= s->least && !push(s, &s->pairs[i])) return 0;
     return 1;
 }
 
 /* One merge. `worked` counts the places looked at. */
 static int step(Learner *s, Pair *pair, int64_t *worked) {
-    int32_t a = pair->a, b = pair->b, made = (int32_t)s->symbol_count;
-    int64_t first = s->pair_count, filled = pair->filled;
-    Place *places = pair->places; /* they leave the pair: it may move, or be lost with a == b */
-    pair->places = NULL;
+    Pair old = *pair; /* takes the places along: the pairs may move */
     pair->filled = pair->room = 0;
-    int fine = new_symbol(s, s->symbols[a].size + s->symbols[b].size, places[0].at);
-    for (int64_t k = 0; k < filled && fine; k++) {
-        if (k + AHEAD < filled) __builtin_prefetch(&s->cells[places[k + AHEAD].at], 1);
-        fine = merge_place(s, places[k], a, b, made, first);
+    uint32_t *places = places_of(&old);
+    int32_t made = (int32_t)s->symbol_count;
+    int64_t first = s->pair_count;
+    int fine = new_symbol(s, s->symbols[old.a].size + s->symbols[old.b].size, places[0]);
+    for (uint32_t k = 0; k < old.filled && fine; k++) {
+        if (k + AHEAD < old.filled) __builtin_prefetch(&s->cells[places[k + AHEAD]], 1);
+        fine = merge_place(s, places[k], old.a, old.b, made, first);
     }
-    free(places);
-    *worked += filled;
-    return fine && settle(s, a, b, made, first);
+    *worked += old.filled;
+    forget(&old);
+    return fine && settle(s, old.a, old.b, made, first);
 }
 
 /* Up to `most` merges into `merges` (pairs of ids); returns how many, -1 without memory. */
 static int64_t merge(Learner *s, int64_t most, int32_t *merges) {
     int64_t done = 0, worked = 0;
-    for (Pair *pair; done < most && worked < SLICE && (pair = best(s)); done++) {
+    int fine = 1;
+    for (Pair *pair; done < most && worked < SLICE && (pair = best(s, &fine)); done++) {
         merges[2 * done] = pair->a;
         merges[2 * done + 1] = pair->b;
         if (!step(s, pair, &worked)) return -1;
     }
-    return done;
+    return fine ? done : -1;
 }
 
 /* ---- the Python type ---- */
@@ -352,11 +391,11 @@ static PyObject *learner_new(PyTypeObject *type, PyObject *args, PyObject *kinds
 
 static void learner_free(Learner *s) {
     PyTypeObject *type = Py_TYPE(s);
-    for (int64_t i = 0; i < s->pair_count; i++) free(s->pairs[i].places);
+    for (int64_t i = 0; i < s->pair_count; i++) forget(&s->pairs[i]);
     free(s->pairs);
     free(s->cells);
     free(s->bytes);
-    free(s->counts);
+    free(s->long_pieces);
     free(s->byte_pairs);
     free(s->table);
     free(s->heap);
@@ -419,13 +458,10 @@ static PyObject *learner_merge(Learner *s, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "Learner.merge: busy or broken, or `most` is absurd");
         return NULL;
     }
-    int fine = 1, first = s->state == FILLING;
     int64_t done = -1;
-    int32_t *merges = NULL;
+    int32_t *merges = malloc(most * 2 * sizeof *merges);
     s->state = BUSY;
     Py_BEGIN_ALLOW_THREADS
-    for (int64_t i = 0; first && fine && i < s->pair_count; i++) fine = push(s, &s->pairs[i]);
-    merges = fine ? malloc(most * 2 * sizeof *merges) : NULL;
     if (merges) done = merge(s, most, merges);
     Py_END_ALLOW_THREADS
     s->state = done < 0 ? FAILED : MERGING;

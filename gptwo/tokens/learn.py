@@ -41,7 +41,7 @@ def train_tokenizer(
 
     Raises:
         DataError: the corpus is unfinished or damaged, or has no training text.
-        ResourceError: there is no memory for the distinct pieces, about 120 bytes each.
+        ResourceError: there is no memory for the distinct pieces, 100 to 200 bytes each.
     """
     source = open_folder(corpus, "corpus")
     inputs = {"corpus": source.fingerprint}

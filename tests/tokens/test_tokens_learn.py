@@ -300,6 +300,6 @@ def test_gpt2_is_taken_over_with_its_ids(data_dir: Path, gpt2: Tokenizer, tmp_pa
 
 def test_nothing_to_take_over_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "in" / "other.json", {})
-    with pytest.raises(ModelError, match=r"holds neither vocab\.bpe nor tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"holds neither vocab\.bpe nor .*tokenizer\.json"):
         import_tokenizer(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
