@@ -7,7 +7,7 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptwo.corpus import minhash
@@ -42,6 +42,7 @@ def check_equal(texts: list[str]) -> None:
         assert np.array_equal(one, shingles(text))
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_the_kernel_equals_its_twin(kernel: object, texts: list[str]) -> None:
     check_equal(texts)
