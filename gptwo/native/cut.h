@@ -185,10 +185,12 @@ static inline int cut(const uint8_t *p, const uint8_t *end, const uint8_t **ends
 #ifdef __SSE2__
         if (end - p >= 64) {
             uint64_t starts = starts_within(p);
-            for (uint64_t left = starts; left; left &= left - 1)
-                ends[count++] = p + __builtin_ctzll(left);
-            if (starts) {
-                p = ends[count - 1];
+            int found = __builtin_popcountll(starts);
+            for (int k = 0; k < found; k += 4) /* by fours, the last in vain: a branch less each */
+                for (int more = 0; more < 4; more++, starts &= starts - 1)
+                    ends[count + k + more] = p + __builtin_ctzll(starts | 1ull << 63);
+            if (found) {
+                p = ends[(count += found) - 1];
                 continue;
             }
         }

@@ -34,9 +34,10 @@
 typedef struct {
     uint64_t low, high;
     uint32_t ids[3];
-    uint32_t count; /* 0 where the slot is free */
+    uint32_t count; /* 0 where the slot is free; with SPILLED where ids are in the spill */
 } Slot;
 #define LONG (0xFFull << 56)
+#define SPILLED (1u << 31)
 
 typedef struct Cache {
     struct Cache *next; /* in the list of idle caches */
@@ -220,60 +221,60 @@ static Cache *cache_new(void) {
 }
 
 typedef struct {
-    const uint8_t *start;
-    size_t length;
     uint64_t low, high;
     Slot *slot; /* the first where it may lie */
-} Piece;
+} Key;
 
 static inline uint64_t mixed(uint64_t low, uint64_t high) {
     uint64_t x = (low ^ high * 0x9E3779B97F4A7C15ull) * 0xD6E8FEB86659FD93ull;
     return x ^ x >> 32;
 }
 
-/* A piece with its key. Sixteen bytes are read at once, if so many are before `readable`. */
-static inline Piece keyed(const Cache *c, const uint8_t *start, size_t length,
-                          const uint8_t *readable) {
+/* The key of a piece. Sixteen bytes are read at once, if so many are before `readable`. */
+static inline Key key_of(const Cache *c, const uint8_t *piece, size_t length,
+                         const uint8_t *readable) {
     static const uint8_t cover[32] = {255, 255, 255, 255, 255, 255, 255, 255,
                                       255, 255, 255, 255, 255, 255, 255, 255};
-    Piece piece = {start, length, 0, 0, NULL};
+    Key key;
     if (length <= SHORT_KEY) {
-        uint64_t bytes[2] = {0, 0}, kept[2];
-        memcpy(kept, cover + 16 - length, 16);
-        if (readable - start >= 16) memcpy(bytes, start, 16);
-        else memcpy(bytes, start, length);
-        piece.low = bytes[0] & kept[0];
-        piece.high = (bytes[1] & kept[1]) | (uint64_t)length << 56;
+        uint8_t copy[16] = {0};
+        if (readable - piece < 16) piece = memcpy(copy, piece, length);
+        uint64_t kept;
+        memcpy(&key.low, piece, 8);
+        memcpy(&kept, cover + 16 - length, 8);
+        key.low &= kept;
+        memcpy(&key.high, piece + 8, 8);
+        memcpy(&kept, cover + 24 - length, 8);
+        key.high = (key.high & kept) | (uint64_t)length << 56;
     } else {
-        uint64_t hash = length, part = 0;
+        uint64_t part = 0;
+        key.low = length;
         for (size_t i = 0; i < length && length <= LONG_KEY; i += 8) {
-            memcpy(&part, start + i, length - i < 8 ? length - i : 8);
-            hash = mixed(hash, part);
+            memcpy(&part, piece + i, length - i < 8 ? length - i : 8);
+            key.low = mixed(key.low, part);
         }
-        piece.low = hash;
-        piece.high = LONG | length;
+        key.high = LONG | length;
     }
-    piece.slot = c->slots + (mixed(piece.low, piece.high) & (SLOTS - 1));
-    return piece;
+    key.slot = c->slots + (mixed(key.low, key.high) & (SLOTS - 1));
+    return key;
 }
 
-static inline int holds(const Cache *c, const Slot *slot, const Piece *piece) {
-    if (slot->low != piece->low || slot->high != piece->high) return 0;
-    return piece->length <= SHORT_KEY ||
-           !memcmp(c->spill + slot->ids[0] + slot->count, piece->start, piece->length);
+static inline int same(const Slot *slot, const Key *key) {
+    return !((slot->low ^ key->low) | (slot->high ^ key->high));
 }
 
 /* Keep the ids of a piece, in a free slot of its window or in place of another piece. */
-static void keep(Cache *c, const Piece *piece, const uint32_t *ids, uint32_t count) {
-    int is_long = piece->length > SHORT_KEY, spills = is_long || count > 3;
+static void keep(Cache *c, const Key *key, const uint8_t *piece, size_t length,
+                 const uint32_t *ids, uint32_t count) {
+    int is_long = length > SHORT_KEY, spills = is_long || count > 3;
     if (spills && c->spilled + count + LONG_KEY / 4 + 1 > SPILL) { /* full: begin anew */
         memset(c->slots, 0, (SLOTS + WINDOW) * sizeof(Slot));
         c->spilled = 0;
     }
-    Slot *slot = piece->slot, *last = slot + WINDOW;
+    Slot *slot = key->slot, *last = slot + WINDOW;
     while (slot < last && slot->count) slot++;
-    if (slot == last) slot = piece->slot;
-    *slot = (Slot){piece->low, piece->high, {0, 0, 0}, count};
+    if (slot == last) slot = key->slot;
+    *slot = (Slot){key->low, key->high, {0, 0, 0}, spills ? count | SPILLED : count};
     if (!spills) {
         memcpy(slot->ids, ids, count * sizeof(uint32_t));
         return;
@@ -282,8 +283,8 @@ static void keep(Cache *c, const Piece *piece, const uint32_t *ids, uint32_t cou
     memcpy(c->spill + c->spilled, ids, count * sizeof(uint32_t));
     c->spilled += count;
     if (!is_long) return;
-    memcpy(c->spill + c->spilled, piece->start, piece->length);
-    c->spilled += (uint32_t)(piece->length + 3) / 4;
+    memcpy(c->spill + c->spilled, piece, length);
+    c->spilled += (uint32_t)(length + 3) / 4;
 }
 
 /* ---- text to ids ---- */
@@ -298,46 +299,59 @@ static inline void store_all(Output *out, const uint32_t *ids, uint32_t count, i
     out->count += count;
 }
 
-/* A piece that was not in the cache. Returns 0 without memory. */
-static int encode_new(const Encoder *e, Cache *c, const Piece *piece, Output *out, int item) {
-    uint32_t few[SCANNED], *ids = few, count, n = (uint32_t)piece->length;
-    if (piece->length <= SCANNED) {
-        count = merge_scanned(e, piece->start, n, few);
+/* A piece that is not in the cache. Returns 0 without memory. */
+static int encode_new(const Encoder *e, Cache *c, const Key *key, const uint8_t *piece,
+                      size_t length, Output *out, int item) {
+    uint32_t few[SCANNED], *ids = few, count;
+    if (length <= SCANNED) {
+        count = merge_scanned(e, piece, (uint32_t)length, few);
     } else {
-        if (piece->length >= NONE) return 0; /* 4 GiB without a cut */
-        ids = malloc(piece->length * sizeof(uint32_t));
-        count = ids ? merge_heaped(e, piece->start, n, ids) : 0;
+        if (length >= NONE) return 0; /* 4 GiB without a cut */
+        ids = malloc(length * sizeof(uint32_t));
+        count = ids ? merge_heaped(e, piece, (uint32_t)length, ids) : 0;
     }
     if (count) store_all(out, ids, count, item);
-    if (count && piece->length <= LONG_KEY) keep(c, piece, ids, count);
+    if (count && length <= LONG_KEY) keep(c, key, piece, length, ids, count);
     if (ids != few) free(ids);
     return count > 0;
+}
+
+/* A piece that is not in its first slot with its ids. Returns 0 without memory. */
+static int encode_other(const Encoder *e, Cache *c, const Key *key, const uint8_t *piece,
+                        size_t length, Output *out, int item) {
+    for (const Slot *slot = key->slot, *last = slot + WINDOW; slot < last; slot++) {
+        if (!same(slot, key)) continue;
+        uint32_t count = slot->count & ~SPILLED;
+        const uint32_t *ids = slot->count == count ? slot->ids : c->spill + slot->ids[0];
+        if (length > SHORT_KEY && memcmp(ids + count, piece, length)) continue;
+        store_all(out, ids, count, item);
+        return 1;
+    }
+    return encode_new(e, c, key, piece, length, out, item);
 }
 
 /* Text [p, end) -> ids; bytes before `readable` may be read. Returns 0 without memory. */
 static inline int encode_text(const Encoder *e, Cache *c, const uint8_t *p, const uint8_t *end,
                               const uint8_t *readable, Output *out, int item) {
-    const uint8_t *ends[BATCH + CUT_MORE];
-    Piece batch[BATCH + CUT_MORE];
-    while (p < end) {
-        int count = cut(p, end, ends, BATCH);
+    const uint8_t *borders[1 + BATCH + CUT_MORE], **ends = borders + 1;
+    Key keys[BATCH + CUT_MORE];
+    for (borders[0] = p; borders[0] < end;) {
+        int count = cut(borders[0], end, ends, BATCH);
         for (int i = 0; i < count; i++) {
-            batch[i] = keyed(c, p, (size_t)(ends[i] - p), readable);
-            __builtin_prefetch(batch[i].slot);
-            p = ends[i];
+            keys[i] = key_of(c, borders[i], (size_t)(ends[i] - borders[i]), readable);
+            __builtin_prefetch(keys[i].slot);
         }
         for (int i = 0; i < count; i++) {
-            const Slot *slot = batch[i].slot, *last = slot + WINDOW;
-            while (slot < last && !holds(c, slot, &batch[i])) slot++;
-            if (slot == last) {
-                if (!encode_new(e, c, &batch[i], out, item)) return 0;
-            } else if (slot->count <= 3 && batch[i].length <= SHORT_KEY) {
+            const Slot *slot = keys[i].slot;
+            if (same(slot, &keys[i]) && slot->count <= 3) {
                 for (int k = 0; k < 3; k++) store(out, out->count + k, slot->ids[k], item);
                 out->count += slot->count;
-            } else {
-                store_all(out, c->spill + slot->ids[0], slot->count, item);
+            } else if (!encode_other(e, c, &keys[i], borders[i], (size_t)(ends[i] - borders[i]),
+                                     out, item)) {
+                return 0;
             }
         }
+        borders[0] = borders[count];
     }
     return 1;
 }
