@@ -132,12 +132,13 @@ static uint32_t *places_of(Pair *pair) {
 
 static int add_place(Pair *pair, uint32_t place, int64_t count) {
     if (pair->filled == (pair->room ? pair->room : FEW)) {
-        uint32_t room = pair->filled + pair->filled / 2 + 1;
+        int64_t room = (int64_t)pair->filled + pair->filled / 2 + 1;
+        if (room > UINT32_MAX) room = UINT32_MAX; /* as many cells as there can be */
         uint32_t *many = realloc(pair->room ? pair->places.many : NULL, room * sizeof *many);
         if (!many) return 0;
         if (!pair->room) memcpy(many, pair->places.few, sizeof pair->places.few);
         pair->places.many = many;
-        pair->room = room;
+        pair->room = (uint32_t)room;
     }
     places_of(pair)[pair->filled++] = place;
     pair->count += count;
