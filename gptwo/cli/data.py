@@ -174,7 +174,7 @@ def pack(
     def make(config: PackConfig, reporter: Reporter) -> Any:
         if any(path.suffix == ".bin" for path in sources):
             return import_bins(list(sources), tokenizer, out, config, reporter)
-        if len(sources) > 1:
+        if len(sources) != 1:
             raise UsageError(
                 f"{len(sources)} corpus folders given", remedy="build one corpus from all sources"
             )

@@ -83,7 +83,7 @@ def gather_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> 
                 handle,
                 compression="zstd",
                 row_group_size=GROUP_ROWS,
-                use_dictionary=[name for name in columns if name != "text"],
+                use_dictionary=[name for name in columns if name != "text"],  # type: ignore[arg-type]
             )
         at(chosen.num_rows)
 

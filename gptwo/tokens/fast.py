@@ -89,7 +89,7 @@ class Snaptokens:
     """The snaptokens library over our merges; it takes no bytes that are not text."""
 
     def __init__(self, reference: ReferenceBPE) -> None:
-        from snaptokens import Tokenizer
+        from snaptokens import Tokenizer  # type: ignore[import-not-found]
 
         self._reference = reference
         # Without special tokens the text "<|endoftext|>" stays text.
