@@ -230,8 +230,13 @@ def joined(pairs: Iterable[Pair]) -> set[Pair]:
     return {pair for group in groups.values() for pair in combinations(sorted(group), 2)}
 
 
-def quality(pairs: set[Pair], truth: dict[Pair, float], sets: Sets) -> dict[str, Any]:
-    """How many of the true pairs are joined, and how many of the joined are true."""
+def quality(
+    pairs: set[Pair], truth: dict[Pair, float], sets: Sets, origins: list[int]
+) -> dict[str, Any]:
+    """How many of the true pairs are joined, and how many of the joined are true.
+
+    A chain may join two copies of one passage that are less than 0.7 similar to each other.
+    """
     together = joined(pairs)
     asked = [pair for pair, known in truth.items() if known >= ASKED]
     between = [pair for pair, known in truth.items() if known < ASKED]
@@ -243,7 +248,10 @@ def quality(pairs: set[Pair], truth: dict[Pair, float], sets: Sets) -> dict[str,
         "recall_of_pairs_alone": share(len(pairs.intersection(asked)), len(asked)),
         "recall_0.7_to_0.8": share(len(together.intersection(between)), len(between)),
         "precision": share(sum(similarity(sets, pair) >= LEAST for pair in pairs), len(pairs)),
-        "precision_of_joined": share(len(together & truth.keys()), len(together)),
+        "precision_of_joined": share(
+            sum(origins[a] == origins[b] or (a, b) in truth for a, b in together), len(together)
+        ),
+        "joined_that_are_similar": share(len(together & truth.keys()), len(together)),
         "documents_joined_that_resemble_another": share(len(rows & resemble), len(rows)),
     }
 
@@ -328,16 +336,17 @@ def main() -> None:
     asked = parser.parse_args()
     made = make_documents(passages(asked.data, random.Random(1)), asked.documents)
     texts = [document.text for document in made]
+    origins = [document.origin for document in made]
     sets = exact_sets(texts)
     truth = true_pairs(sets)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rates = measure(texts, asked.turns, asked.peers, folder)
         candidates, similar, seconds = find_copies(texts, folder)
-        qualities = {"gptwo": quality(similar, truth, sets)}
+        qualities = {"gptwo": quality(similar, truth, sets, origins)}
         for way in ("rensa_matrix", "datatrove") if asked.peers else ():
             out = in_child(asked.peers, way, texts, folder)["out"]
-            qualities[way] = quality(bucket_pairs(np.load(out)), truth, sets)
+            qualities[way] = quality(bucket_pairs(np.load(out)), truth, sets, origins)
     found = {
         "command": " ".join(["python benchmarks/dedup.py", *sys.argv[1:]]),
         "machine": machine(),
