@@ -131,13 +131,15 @@ def corpus(
     )
 
 
-def tokenizer(source: Path, /, *, out: Out, call: Call = PLAIN) -> None:
+def tokenizer(source: Path, /, *, out: Out, workers: int = 0, call: Call = PLAIN) -> None:
     """Learn byte-level BPE from a corpus, or take over existing GPT-2 files.
 
     Parameters
     ----------
     source
         A corpus folder to learn from, or a folder with encoder.json and vocab.bpe.
+    workers
+        Processes that count; 0 for one per core. The result does not depend on it.
     """
     from gptwo.tokens.config import TokenizerConfig
     from gptwo.tokens.learn import import_tokenizer, train_tokenizer
@@ -145,7 +147,7 @@ def tokenizer(source: Path, /, *, out: Out, call: Call = PLAIN) -> None:
     def make(config: TokenizerConfig, reporter: Reporter) -> Any:
         if (source / "vocab.bpe").exists():
             return import_tokenizer(source, out, reporter)
-        return train_tokenizer(source, out, config, reporter)
+        return train_tokenizer(source, out, config, reporter, workers=workers)
 
     make_stage(TokenizerConfig(), call, make)
 

@@ -14,12 +14,6 @@ BATCH_BYTES = 2 << 20  # of text taken at once; a document that is longer is cut
 SPACE, NEWLINE = 0x20, 0x0A
 
 
-def read_texts(path: Path) -> Iterator[str]:
-    """The `text` column of a Parquet file. Raises DataError naming the file when it is damaged."""
-    for texts in read_documents([path]):
-        yield from texts.to_pylist()
-
-
 def read_documents(files: Iterable[Path], *, skip: int = 0) -> Iterator[pa.Array]:
     """The `text` column of Parquet files from document `skip` on, as arrays of large strings.
 

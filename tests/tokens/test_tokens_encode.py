@@ -336,15 +336,16 @@ def cpu_seconds(tokenizer: Tokenizer, data: str | bytes) -> float:
 def test_a_million_of_anything_takes_under_two_seconds_and_linear_time(
     gpt2: Tokenizer, name: str
 ) -> None:
-    short, whole = HOSTILE[name](250_000), HOSTILE[name](1_000_000)
+    short, whole = HOSTILE[name](100_000), HOSTILE[name](1_000_000)
     data = whole if isinstance(whole, bytes) else whole.encode("utf-8", "surrogatepass")
     if name != "lone":
         assert gpt2.decode_bytes(gpt2.encode(whole)) == data
     seconds = min(cpu_seconds(gpt2, whole) for _ in range(2))
-    quarter = min(cpu_seconds(gpt2, short) for _ in range(3))
+    tenth = min(cpu_seconds(gpt2, short) for _ in range(3))
     assert seconds < 2
-    # Four times the text: 4 when linear, 4.4 for n log n, 16 when quadratic.
-    assert seconds < 9 * quarter + 0.05
+    # Ten times the text: 10 when linear, 12 for n log n, several times that where a heap outgrows
+    # the processor's cache, 100 when quadratic.
+    assert seconds < 50 * tenth + 0.05
 
 
 @pytest.mark.parametrize("name", HOSTILE)
