@@ -154,7 +154,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     for name in ("vocab.bpe", "tokenizer.json"):
         (folder / name).unlink()
-    with pytest.raises(ModelError, match=r"holds neither vocab\.bpe nor tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"holds neither vocab\.bpe nor merges\.txt"):
         load(folder)
 
 

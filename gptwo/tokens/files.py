@@ -98,7 +98,7 @@ def _read(path: Path) -> str:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_read(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}", remedy="restore the file") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds no JSON object", remedy="restore the file")
