@@ -84,6 +84,8 @@ def _lines(value: dict[str, Any], indent: str = "") -> list[str]:
         elif isinstance(item, list) and item and isinstance(item[0], dict):
             lines.append(f"{indent}{key}")
             lines += [f"{indent}  {', '.join(f'{k} {v}' for k, v in row.items())}" for row in item]
+        elif isinstance(item, list):
+            lines.append(f"{indent}{key}  {'; '.join(map(str, item)) or 'none'}")
         else:
             shown = f"{item:,}" if isinstance(item, int) and not isinstance(item, bool) else item
             shown = f"{item:.4g}" if isinstance(item, float) else shown
