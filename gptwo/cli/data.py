@@ -137,15 +137,16 @@ def tokenizer(source: Path, /, *, out: Out, workers: int = 0, call: Call = PLAIN
     Parameters
     ----------
     source
-        A corpus folder to learn from, or a folder with encoder.json and vocab.bpe.
+        A corpus folder to learn from, or one with vocab.bpe, merges.txt or tokenizer.json.
     workers
         Processes that count; 0 for one per core. The result does not depend on it.
     """
     from gptwo.tokens.config import TokenizerConfig
+    from gptwo.tokens.files import FILES
     from gptwo.tokens.learn import import_tokenizer, train_tokenizer
 
     def make(config: TokenizerConfig, reporter: Reporter) -> Any:
-        if (source / "vocab.bpe").exists():
+        if any((source / name).exists() for name in FILES):
             return import_tokenizer(source, out, reporter)
         return train_tokenizer(source, out, config, reporter, workers=workers)
 
