@@ -144,7 +144,7 @@ def answer(app: App, words: list[str]) -> int:
     except KeyboardInterrupt:  # before the command began to listen for it
         return fail(Interrupted("stopped before it began", remedy="run the command again"), words)
     except BrokenPipeError:  # the reader of our output has gone, as in `gptwo ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hang_up()
         return 0
     except Exception as error:
         return fail(_unforeseen(error), words)
@@ -190,7 +190,16 @@ def fail(error: GptwoError, words: Sequence[str]) -> int:
         lines += f"try:   {_one_line(error.remedy)}\n"
     with suppress(OSError):
         sys.stderr.write(lines)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _hang_up()
     return error.exit_code
+
+
+def _hang_up() -> None:
+    """Nobody takes our output: what is left of it must not fail once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(text: str) -> str:

@@ -132,7 +132,9 @@ class Reporter:
             if self.stop_requested:
                 os._exit(Interrupted.exit_code)
             self.stop_requested = True
-            sys.stderr.write("\nstopping after the current step; once more to exit at once\n")
+            # Not sys.stderr: the signal may have come while it was being written to.
+            with suppress(OSError):
+                os.write(2, b"\nstopping after the current step; once more to exit at once\n")
 
         signal.signal(signal.SIGINT, on_signal)
         signal.signal(signal.SIGTERM, on_signal)
