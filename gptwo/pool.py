@@ -1,4 +1,4 @@
-"""A pool of processes for work that may kill its worker.
+"""Work in parallel: threads in the order of their items, and processes for what may kill them.
 
 A task is one file to make. A worker reports each document before it touches it. When it dies the
 task is done again, and if it dies twice at the same document, once more without that one. No worker
@@ -9,13 +9,14 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gptwo.errors import ResourceError
 from gptwo.progress import Reporter, worker_process
@@ -23,6 +24,9 @@ from gptwo.progress import Reporter, worker_process
 TASKS_PER_WORKER = 16  # HTML parsers keep heap; a fresh process gives it back
 DEATHS_PER_TASK = 8  # with so many, it is not the documents
 POLL_SECONDS = 0.5
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,23 @@ Job = Callable[[Task, Any, Callable[[int], None]], None]
 def count_workers(workers: int) -> int:
     """0 means one per core we may use."""
     return workers if workers > 0 else len(os.sched_getaffinity(0))
+
+
+def in_order(
+    work: Callable[[In], Out], items: Iterable[In], threads: int
+) -> Generator[Out, None, None]:
+    """`work` of every item by some threads, in the order of the items; few of them wait."""
+    waiting: deque[Any] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Pool:

@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tiny_arrow
-from fault_runs import Caller, cut, flip, sign_again, spelt, tiny_run
+from fault_runs import Caller, cut, flip, sign_again, spelt
 
 from gptwo.artifacts import read_json, read_manifest, write_json, write_manifest
-from gptwo.progress import Reporter
 from gptwo.tokens.shards import open_shards
 from gptwo.tokens.tokenizer import Tokenizer
 
@@ -27,18 +26,6 @@ TRAIN = (
     "--set training.warmup_steps=2 --set training.validation_interval=3 "
     "--set training.checkpoint_interval=2"
 )
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; not to be changed."""
-    return tiny_run(tmp_path_factory).run
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Caller:
-    monkeypatch.setattr(Reporter, "listen", lambda self: None)  # the test runner keeps its Ctrl-C
-    return Caller(capfd)
 
 
 # Rows 5, 6, 8: models and stages that are not what they should be

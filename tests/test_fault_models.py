@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fault_runs import Caller, sign_again, tiny_run
+from fault_runs import Caller, sign_again
 from safetensors.torch import load_file, save_file
 
 import gptwo
@@ -28,7 +28,6 @@ from gptwo.errors import GptwoError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.model.weights import save_checkpoint_model
-from gptwo.progress import Reporter
 from gptwo.tokens.shards import open_shards
 from gptwo.tokens.tokenizer import Tokenizer
 
@@ -37,18 +36,6 @@ LAST = "checkpoints/step-00000006"
 WEIGHTS = "model.safetensors"
 FLIPS = 500
 MODEL_FILES = (WEIGHTS, "config.json", "vocab.bpe", "encoder.json", MANIFEST)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; not to be changed."""
-    return tiny_run(tmp_path_factory).run
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Caller:
-    monkeypatch.setattr(Reporter, "listen", lambda self: None)  # the test runner keeps its Ctrl-C
-    return Caller(capfd)
 
 
 def model_of(run: Path, folder: Path) -> Path:

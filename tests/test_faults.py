@@ -28,7 +28,6 @@ from fault_runs import (
     one_core,
     spelt,
     start,
-    tiny_run,
     wait_for,
 )
 
@@ -58,18 +57,6 @@ COMMANDS = {
 def on_one_core() -> Iterator[None]:
     with one_core():
         yield
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; not to be changed."""
-    return tiny_run(tmp_path_factory).run
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Caller:
-    monkeypatch.setattr(Reporter, "listen", lambda self: None)  # the test runner keeps its Ctrl-C
-    return Caller(capfd)
 
 
 def made(command: str, run: Path, out: Path) -> dict[str, bytes]:

@@ -1,13 +1,16 @@
 """Guards: who may import whom, public names, size budgets, help against docs."""
 
 import ast
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import gptwo
+from gptwo.doctor import KERNELS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gptwo"
@@ -151,6 +154,14 @@ def test_importing_and_asking_for_help_load_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr.strip() == "[]"
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="without a compiler the plain twins serve")
+def test_every_kernel_is_built() -> None:
+    """So that no test of a kernel is skipped unseen; doctor knows all of them."""
+    sources = {path.stem for path in (PACKAGE / "native").glob("*.c")}
+    assert sources == set(KERNELS)
+    assert [name for name in KERNELS if not find_spec(f"gptwo.native._{name}")] == []
 
 
 def test_every_command_is_in_the_readme() -> None:

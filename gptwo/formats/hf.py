@@ -11,12 +11,14 @@ from torch import Tensor
 from gptwo.artifacts import write_json
 from gptwo.errors import ModelError, ResourceError
 from gptwo.formats import pickles
-from gptwo.formats.weights import HEAD, Weights, checked
+from gptwo.formats.weights import Weights, checked
 from gptwo.model.weights import (
     BUFFERS,
     CONFIG,
+    HEAD,
     PREFIX,
     WEIGHTS,
+    drop_copy_of_embedding,
     hf_config,
     load_model,
     read_config,
@@ -49,16 +51,6 @@ def read_pickle(folder: Path) -> Weights:
     if config.tied_head:
         drop_copy_of_embedding(named, folder)
     return checked(Weights(config, named), folder)
-
-
-def drop_copy_of_embedding(tensors: dict[str, Tensor], source: Path) -> None:
-    """Formats with a tied head often repeat it; another head there would silently be lost."""
-    head, embedding = tensors.pop(HEAD, None), tensors.get("wte.weight")
-    if head is not None and embedding is not None and not torch.equal(head, embedding):
-        raise ModelError(
-            f"{source} has an output head that is not its embedding, expected the same numbers",
-            remedy="use the file as its tool wrote it",
-        )
 
 
 def write(weights: Weights, out: Path, dtype: str) -> list[str]:

@@ -12,9 +12,7 @@ import torch
 from gptwo.artifacts import atomic_write
 from gptwo.errors import ModelError
 from gptwo.formats import pickles
-from gptwo.formats.hf import drop_copy_of_embedding
 from gptwo.formats.weights import (
-    HEAD,
     Weights,
     checked,
     sample_logits,
@@ -22,7 +20,7 @@ from gptwo.formats.weights import (
     stated_shape,
     transposed,
 )
-from gptwo.model.weights import PREFIX
+from gptwo.model.weights import HEAD, PREFIX, drop_copy_of_embedding
 
 FILE = "ckpt.pt"
 COMPILED = "_orig_mod."  # what torch.compile puts before every name

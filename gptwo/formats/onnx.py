@@ -22,10 +22,10 @@ from torch import Tensor
 
 from gptwo import __version__
 from gptwo.artifacts import atomic_write, write_json
-from gptwo.formats.weights import HEAD, Weights
+from gptwo.formats.weights import Weights
 from gptwo.model.gpt2 import LAYER_NORM_EPSILON
 from gptwo.model.sizes import GPT2Config
-from gptwo.model.weights import CONFIG, hf_config
+from gptwo.model.weights import CONFIG, HEAD, hf_config
 
 WITH_PAST, PLAIN, DATA = "model.onnx", "model_without_past.onnx", "model.onnx_data"
 OPSET, IR_VERSION = 20, 9  # the first with GELU as a node

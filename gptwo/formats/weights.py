@@ -12,9 +12,9 @@ from torch import Tensor
 from gptwo.errors import ModelError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
+from gptwo.model.weights import HEAD
 from gptwo.tokens.tokenizer import Tokenizer
 
-HEAD = "lm_head.weight"
 MAPS = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")  # stored [in, out] here, [out, in] elsewhere
 
 

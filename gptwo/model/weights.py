@@ -119,7 +119,7 @@ def load_model(folder: Path, device: str = "cpu") -> GPT2:
     tensors = read_tensors(folder)
     source = files[0] if len(files) == 1 else folder / INDEX
     if config.tied_head:
-        _drop_copy_of_embedding(tensors, source)
+        drop_copy_of_embedding(tensors, source)
     _check_shape(config, tensors, source)
     with torch.device("meta"):
         model = GPT2(config)
@@ -272,13 +272,14 @@ def _first(lines: list[str]) -> str:
     return "; ".join(lines[:5]) + (f" (and {len(lines) - 5} more)" if lines[5:] else "")
 
 
-def _drop_copy_of_embedding(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Old files repeat the embedding as the head; another head there would silently be lost."""
+def drop_copy_of_embedding(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Files often repeat a tied embedding as the head; another head would silently be lost."""
     head, embedding = tensors.pop(HEAD, None), tensors.get("wte.weight")
     if head is not None and embedding is not None and not torch.equal(head, embedding):
         raise ModelError(
-            f"{path} has an output head of its own, but {CONFIG} says that the embedding is it",
-            remedy=f"if the head was trained, set tie_word_embeddings to false in {CONFIG}",
+            f"{path} has an output head of its own, but by its settings the embedding is it",
+            remedy="use the file as its tool wrote it; for a trained head config.json must say "
+            "tie_word_embeddings: false",
         )
 
 

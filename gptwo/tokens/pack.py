@@ -1,18 +1,17 @@
 """Documents -> token shards: flat arrays, each document preceded by `<|endoftext|>`."""
 
-import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from gptwo.artifacts import Manifest, open_folder, stage
+from gptwo.pool import count_workers, in_order
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.tokens.config import PackConfig
 from gptwo.tokens.shards import SPLITS, Chunk, Counts, described, dtype_for, write_shards
@@ -54,22 +53,16 @@ def encoded(
     """
     bar.advance(done["documents"])
     groups = chain.from_iterable(map(segments, read_documents(files, skip=done["documents"])))
-    cores = len(os.sched_getaffinity(0))
-    pool = ThreadPoolExecutor(cores)
-    try:
-        ahead = deque(pool.submit(encode, encoder, *group) for group in islice(groups, cores + 1))
-        while ahead:
+    with closing(in_order(partial(encode, encoder), groups, count_workers(0))) as chunks:
+        for chunk in chunks:
             reporter.check()
-            chunk = ahead.popleft().result()
-            ahead.extend(pool.submit(encode, encoder, *group) for group in islice(groups, 1))
             yield chunk
             bar.advance(len(chunk.starts))
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def encode(encoder: Tokenizer, strings: pa.Array, begins: np.ndarray) -> Chunk:
+def encode(encoder: Tokenizer, group: tuple[pa.Array, np.ndarray]) -> Chunk:
     """Large strings, of which some begin a document, the others go on with the one before."""
+    strings, begins = group
     ids, lengths = encoder.encode_documents(strings)
     places = np.cumsum(lengths) - lengths
     if not begins.all():

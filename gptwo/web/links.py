@@ -6,14 +6,13 @@ disk as candidates; DuckDB sorts those by key, spilling where they are many, and
 best one stays. Memory follows neither the number of submissions nor that of links.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO
 
 import duckdb
 import pyarrow as pa
@@ -32,7 +31,7 @@ from gptwo.artifacts import (
     write_json,
 )
 from gptwo.errors import DataError, ResourceError, UsageError
-from gptwo.pool import count_workers
+from gptwo.pool import count_workers, in_order
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.streams import position
 from gptwo.web.config import LinksConfig
@@ -43,9 +42,6 @@ from gptwo.web.submissions import Block, is_dump, opened, parse, read_blocks
 GROUP_ROWS = 100_000  # written together
 LIST_ROWS = 10_000  # of a CSV or a list of URLs, judged together
 MEMORY_LIMIT = "512MB"  # of the sort; beyond it spills
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 
 def collect_links(
@@ -153,23 +149,6 @@ class _Part:
                 f"({self.faults[0][:200]})",
                 remedy="restore the file, or raise max_bad_share",
             )
-
-
-def in_order(
-    work: Callable[[In], Out], items: Iterable[In], threads: int
-) -> Generator[Out, None, None]:
-    """`work` of every item by some threads, in the order of the items; few of them wait."""
-    waiting: deque[Any] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _join(made: Stage, parts: list[_Part], threads: int, reporter: Reporter) -> Manifest:

@@ -138,14 +138,6 @@ def is_dump(path: Path, first: Block) -> bool:
     return start.startswith("{")
 
 
-def read_submissions(path: Path) -> Iterator[Submission]:
-    """Every line of a file, bad ones included, in constant memory."""
-    with opened(path) as stream:
-        blocks = read_blocks(stream)
-        first = next(blocks, Block(start=0))
-        yield from parse(path, is_dump(path, first), chain((first,), blocks))
-
-
 def parse(path: Path, dump: bool, blocks: Iterator[Block]) -> Iterator[Submission]:
     """The submissions of a dump, a table or a list."""
     lines = _lines(blocks)

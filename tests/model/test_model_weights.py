@@ -239,7 +239,7 @@ def test_a_long_list_is_cut(folder: Path) -> None:
 
 def test_an_output_head_that_would_be_lost_is_refused(folder: Path) -> None:
     rewrite(folder, lambda t: t.update({"lm_head.weight": torch.zeros(61, 32)}))
-    refused(folder, r"has an output head of its own, but config\.json says that the embedding is")
+    refused(folder, r"has an output head of its own, but by its settings the embedding is")
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu"])

@@ -10,6 +10,7 @@ import pytest
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stops import StopsAfter
 from token_corpus import content, write_corpus
 
 from gptwo.artifacts import MANIFEST, verify
@@ -231,19 +232,6 @@ def test_any_stream_goes_there_and_back(
         files = list((tmp_path / to).glob("*.bin"))
         import_bins(files, tmp_path / "tokenizer", tmp_path / f"from-{to}", config)
         assert opened(tmp_path / f"from-{to}")["train"] == (ids, starts)
-
-
-class StopsAfter(Reporter):
-    """A reporter that is asked to stop at the n-th look."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__(quiet=True)
-        self.looks = looks
-
-    def check(self) -> None:
-        self.looks -= 1
-        self.stop_requested = self.looks < 0
-        super().check()
 
 
 @pytest.mark.parametrize("kind", ["in", "nanogpt", "llmc"])

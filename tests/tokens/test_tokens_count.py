@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stops import StopsAfter
 from token_corpus import content, write_corpus
 
 from gptwo.artifacts import MANIFEST
 from gptwo.errors import DataError, Interrupted
 from gptwo.pool import Task
-from gptwo.progress import SILENT, Reporter
+from gptwo.progress import SILENT
 from gptwo.tokens import count
 from gptwo.tokens.bpe import cut, stretches
 from gptwo.tokens.config import TokenizerConfig
@@ -254,19 +255,6 @@ def test_any_cut_order_and_number_of_workers_gives_the_same(workers: int, tmp_pa
     assert {name for name in one if one[name] != other[name]} == {MANIFEST}  # another corpus
 
 
-class Stops(Reporter):
-    """Asks to stop at the nth look."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__(quiet=True)
-        self.looks = looks
-
-    def check(self) -> None:
-        self.looks -= 1
-        self.stop_requested = self.looks <= 0
-        super().check()
-
-
 def test_counting_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     """Files of counts outlive the stop, at whatever look it comes; no counts are taken twice."""
     corpus = write_corpus(tmp_path / "corpus", [TEXTS[:4], TEXTS[4:8], TEXTS[8:]])
@@ -275,7 +263,7 @@ def test_counting_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     out, stops, kept = tmp_path / "out", 0, {}
     while True:
         try:
-            found = train_tokenizer(corpus, out, config, Stops(1 + stops), workers=1)
+            found = train_tokenizer(corpus, out, config, StopsAfter(stops), workers=1)
             break
         except Interrupted:
             stops += 1
@@ -290,11 +278,11 @@ def test_merging_stops_within_a_slice(tmp_path: Path) -> None:
     chance = random.Random(3)
     texts = ["".join(chance.choices("abcdefgh", k=20)) for _ in range(20_000)]
     files = [counts_of(file_of(tmp_path / "texts.parquet", texts))]
-    looks = Stops(1_000_000)
+    looks = StopsAfter(1_000_000)
     merges, _ = learn_counted(files, 3_000, reporter=looks)
     assert len(merges) == 3_000 and 1_000_000 - looks.looks >= 31  # a look each 100 merges or less
     with pytest.raises(Interrupted):
-        learn_counted(files, 3_000, reporter=Stops(5))
+        learn_counted(files, 3_000, reporter=StopsAfter(4))
 
 
 LETTERS = str.maketrans("01234567", "etaoinsh")

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stops import StopsAfter
 from token_corpus import content, write_corpus
 
 from gptwo.artifacts import MANIFEST, WORK, read_json, stage, verify, write_json
 from gptwo.errors import DataError, Interrupted, ModelError, UsageError
-from gptwo.progress import Reporter
 from gptwo.tokens import texts as reading
 from gptwo.tokens.config import PackConfig
 from gptwo.tokens.pack import pack
@@ -36,19 +36,6 @@ from gptwo.tokens.tokenizer import Tokenizer
 
 FILES = [["the cat", "", "naïve 日本 <|endoftext|>"], ["a" * 40], ["one more", "and the last"]]
 TEXTS = [text for texts in FILES for text in texts]
-
-
-class StopsAfter(Reporter):
-    """A reporter that is asked to stop at the n-th look."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__(quiet=True)
-        self.looks = looks
-
-    def check(self) -> None:
-        self.looks -= 1
-        self.stop_requested = self.looks < 0
-        super().check()
 
 
 @pytest.fixture

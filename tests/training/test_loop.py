@@ -9,6 +9,7 @@ import pytest
 import torch
 from first_losses import first_losses
 from small_run import SHORT, TINY, Inputs, content, make_inputs, train_small
+from stops import StopsAfter
 
 from gptwo.artifacts import read_json, read_manifest
 from gptwo.errors import DataError, DivergedError, GptwoError, Interrupted, ModelError, UsageError
@@ -23,19 +24,6 @@ from gptwo.world import World
 def lines(out: Path, key: str) -> list[float]:
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [row[key] for row in rows if key in row]
-
-
-class StopsAfter(Reporter):
-    """A reporter that is asked to stop at the n-th look."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__(quiet=True)
-        self.looks = looks
-
-    def check(self) -> None:
-        self.looks -= 1
-        self.stop_requested = self.looks < 0
-        super().check()
 
 
 class Listens(Reporter):

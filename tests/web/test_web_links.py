@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from link_files import read_submissions
 from web_link_files import PACK, SECOND, dump, submission
 
 from gptwo.artifacts import Manifest
@@ -23,7 +24,7 @@ from gptwo.errors import DataError, Interrupted, ResourceError, UsageError
 from gptwo.progress import Reporter
 from gptwo.web.config import LinksConfig
 from gptwo.web.links import collect_links
-from gptwo.web.submissions import BLOCK_BYTES, read_submissions
+from gptwo.web.submissions import BLOCK_BYTES
 
 
 def collect(tmp_path: Path, *files: Path, out: str = "links", **config: Any) -> Manifest:

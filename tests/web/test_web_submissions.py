@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from link_files import read_submissions
 from web_link_files import PACK, submission
 
-from gptwo.web.submissions import MAX_LINE, read_submissions
+from gptwo.web.submissions import MAX_LINE
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])

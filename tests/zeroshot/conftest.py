@@ -1,7 +1,7 @@
 """A tiny GPT-2 with random weights, a byte tokenizer and a small corpus."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,8 @@ def build(*, vocab_size: int, n_ctx: int = 64, seed: int = 0) -> GPT2:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small lose more by sharing work than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def always_one_thread(one_thread: None) -> None:
+    """The models here are small."""
 
 
 @pytest.fixture
