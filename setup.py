@@ -22,6 +22,8 @@ setup(
         kernel("merges", []),
         kernel("encode", CUT),
         kernel("links", []),
-        kernel("minhash", []),
+        kernel("language", []),
+        kernel("minhash", ["gptwo/native/words.h"]),
+        kernel("ngrams", ["gptwo/native/words.h"]),
     ]
 )

@@ -2,24 +2,18 @@
    is and where the hashes are explained.
 
    Texts come as Arrow lays strings out (UTF-8 bytes, and where each string begins). A text is read
-   once: its words are hashed byte by byte, word 5-grams are made of the hashes of words, and each is
-   put through all 112 hash functions while they are in the cache. The GIL is released, and memory
-   does not grow with the length of a text. What is a letter, and its lower case, Python's own tables
-   say. */
+   once: its words are hashed as words.h says, word 5-grams are made of the hashes of words, and each
+   is put through all 112 hash functions while they are in the cache. The GIL is released, and memory
+   does not grow with the length of a text. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "words.h"
 
 enum { SHINGLE_WORDS = 5, BANDS = 14, ROWS = 8, FUNCTIONS = BANDS * ROWS };
-enum { BLOCK = 1024 };    /* shingles between two turns of the hash functions */
-enum { NOT_ASCII = 255 }; /* in `folded`, where a byte's value + 1 is at most 123 */
-#define ITEM ((Py_ssize_t)sizeof(int64_t))
-
-static const uint64_t FACTOR = 0x9E3779B97F4A7C15u, WORD_FACTOR = 0xD6E8FEB86659FD93u;
-
-static uint8_t folded[256]; /* a byte of a word in lower case + 1; 0 between words */
+enum { BLOCK = 1024 }; /* shingles between two turns of the hash functions */
 
 typedef struct {
     uint32_t factor[FUNCTIONS], term[FUNCTIONS], least[FUNCTIONS];
@@ -41,13 +35,6 @@ typedef struct {
 } Reader;
 
 /* ---- shingles ---- */
-
-/* Spread every input bit over all output bits (the finaliser of splitmix64). */
-static inline uint64_t mix(uint64_t x) {
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
-}
 
 static inline uint64_t shingle(const uint64_t *words, int64_t count) {
     uint64_t sum = 0;
@@ -112,58 +99,11 @@ static void finish(Reader *r) {
         make(r, 1, r->held);
 }
 
-/* ---- text ---- */
-
-/* The code point at `at`, which is past ASCII, and its length; U+FFFD for one byte out of place. */
-static uint32_t decode(const uint8_t *at, const uint8_t *end, int *size) {
-    int more = *at >= 0xF0 ? 3 : *at >= 0xE0 ? 2 : *at >= 0xC0;
-    uint32_t code = *at & (0x3Fu >> more);
-    *size = 1;
-    if (!more || end - at <= more) return 0xFFFD;
-    for (int i = 1; i <= more; i++) {
-        if (at[i] >> 6 != 2) return 0xFFFD;
-        code = code << 6 | (at[i] & 0x3Fu);
-    }
-    *size = more + 1;
-    return code > 0x10FFFF ? 0xFFFD : code;
-}
-
-/* Write a character that may stand in a word as UTF-8, in lower case: its length, 0 for any other.
-   A final sigma is a sigma. */
-static int fold(uint32_t code, uint8_t *out) {
-    uint32_t low = Py_UNICODE_TOLOWER(code);
-    if (low == 0x3C2) low = 0x3C3;
-    if (!Py_UNICODE_ISALNUM(low)) return 0;
-    if (low < 0x80) return out[0] = (uint8_t)low, 1;
-    int more = low < 0x800 ? 1 : low < 0x10000 ? 2 : 3;
-    for (int i = more; i > 0; i--, low >>= 6) out[i] = (uint8_t)(0x80 | (low & 0x3F));
-    out[0] = (uint8_t)((0xF0u << (3 - more)) | low);
-    return more + 1;
-}
-
 static void read_text(Reader *r, const uint8_t *at, const uint8_t *end) {
-    uint64_t word = 0, power = 1; /* sum of (byte + 1) * FACTOR^place; `word` is 0 between words */
+    Words words = {at, end};
+    Word word;
     r->held = r->shingles = 0;
-    while (at < end) {
-        uint8_t value = folded[*at];
-        if (value && value != NOT_ASCII) {
-            word += value * power;
-            power *= FACTOR;
-            at++;
-            continue;
-        }
-        int size = 1, length = 0;
-        uint8_t bytes[4];
-        if (value == NOT_ASCII) length = fold(decode(at, end, &size), bytes);
-        at += size;
-        for (int i = 0; i < length; i++, power *= FACTOR) word += (bytes[i] + UINT64_C(1)) * power;
-        if (!length && power != 1) {
-            add_word(r, word);
-            word = 0;
-            power = 1;
-        }
-    }
-    if (power != 1) add_word(r, word);
+    while (next_word(&words, &word)) add_word(r, word.hash);
     finish(r);
 }
 
@@ -177,17 +117,6 @@ static void write_keys(const Sketch *sketch, uint64_t *keys) {
 }
 
 /* ---- Python ---- */
-
-/* The number of strings data[offsets[i]:offsets[i + 1]], -1 with an exception. */
-static int64_t count_texts(const Py_buffer *data, const Py_buffer *offsets) {
-    const int64_t *edges = offsets->buf;
-    int64_t n = offsets->len / ITEM - 1;
-    int agree = n >= 0 && offsets->len % ITEM == 0 && edges[0] >= 0;
-    for (int64_t i = 0; agree && i < n; i++) agree = edges[i] <= edges[i + 1];
-    if (agree && edges[n] <= data->len) return n;
-    PyErr_SetString(PyExc_ValueError, "minhash: data and offsets do not agree");
-    return -1;
-}
 
 static PyObject *bytes_of(int64_t items) { return PyBytes_FromStringAndSize(NULL, items * ITEM); }
 
@@ -276,9 +205,6 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_minhash", NULL, 0, 
                                     NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__minhash(void) {
-    for (int c = 0; c < 256; c++) {
-        int is_word = c < 128 && (Py_ISALNUM(c) || c == '_');
-        folded[c] = c >= 128 ? NOT_ASCII : is_word ? (uint8_t)(Py_TOLOWER(c) + 1) : 0;
-    }
+    prepare_words();
     return PyModule_Create(&module);
 }
