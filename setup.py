@@ -2,6 +2,7 @@
 
 from setuptools import Extension, setup
 
+HTML = [f"gptwo/native/{name}.h" for name in ("html", "html_entities", "html_tags")]
 CUT = ["gptwo/native/cut.h", "gptwo/native/unicode_classes.h"]
 
 
@@ -22,6 +23,7 @@ setup(
         kernel("merges", []),
         kernel("encode", CUT),
         kernel("links", []),
+        kernel("html", HTML),
         kernel("language", []),
         kernel("minhash", ["gptwo/native/words.h"]),
         kernel("ngrams", ["gptwo/native/words.h"]),
