@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gptwo.corpus import dedup
+from gptwo.corpus import dedup, near
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.minhash import BANDS, ROWS, sketch
 from gptwo.corpus.shards import SHARD_DOCUMENTS, Draft, write_shard
@@ -191,23 +191,29 @@ def find_copies(texts: list[str], folder: Path) -> tuple[set[Pair], set[Pair], d
         write_shard(path, rows[start : start + SHARD_DOCUMENTS])
     seconds: dict[str, float] = {}
 
-    def each(name: str, job: Any, inputs: list[Any]) -> list[Path]:
+    def run(name: str, job: Any, inputs: list[Any]) -> list[Path]:
         began = time.process_time()
-        outputs = [folder / name / path.name for path in shards]
+        outputs = [folder / name / f"{number:05}.parquet" for number in range(len(inputs))]
         for source, out in zip(inputs, outputs, strict=True):
             job(Task(input=source, output=out), CorpusConfig(), lambda number: None)
         seconds[name] = round(time.process_time() - began, 2)
         return outputs
 
-    bands, pairs = each("bands", dedup.bands_file, shards), folder / "pairs.parquet"
+    keys = run("keys", dedup.keys_file, shards)
+    copies = run("none", dedup.losers_file, [[]])[0]
+    asked = [(keys, copies, band, 0, 1) for band in range(BANDS)]
+    candidates = run("pairs", near.pairs_file, asked)
+    mark = run("buckets", near.buckets_file, [(keys, candidates)])[0]
+    places, pairs = near.bucket_files(mark)
+    sets = run("sets", near.sets_file, [(shard, places) for shard in shards])
+    similar: set[Pair] = set()
     began = time.process_time()
-    with dedup.connect(folder / "duckdb", 1) as database:
-        dedup.find_pairs(database, bands, pairs)
-    seconds["pairs"] = round(time.process_time() - began, 2)
-    sets = each("shingles", dedup.shingles_file, [(path, pairs) for path in shards])
-    firsts = dedup.first_rows(sets)
-    similar = each("similar", dedup.similar_file, [(path, pairs, firsts) for path in sets])
-    return read_pairs([pairs]), read_pairs(similar), seconds
+    for bucket in range(near.count_buckets(mark)):
+        least = CorpusConfig().near_duplicate_similarity
+        a, b = near.similar_pairs(near.read_bucket(sets, bucket), pairs, bucket, least)
+        similar.update(zip(a.tolist(), b.tolist(), strict=True))
+    seconds["similar"] = round(time.process_time() - began, 2)
+    return read_pairs([pairs]), similar, seconds
 
 
 def read_pairs(paths: list[Path]) -> set[Pair]:
@@ -225,7 +231,9 @@ def read_pairs(paths: list[Path]) -> set[Pair]:
 def joined(pairs: Iterable[Pair]) -> set[Pair]:
     """All pairs within the components that some pairs make."""
     groups: dict[int, list[int]] = defaultdict(list)
-    for row, root in dedup.components(sorted(pairs)).items():
+    a, b = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+    rows = np.union1d(a, b)
+    for row, root in zip(rows.tolist(), near.components(rows, iter([(a, b)])), strict=True):
         groups[root].append(row)
     return {pair for group in groups.values() for pair in combinations(sorted(group), 2)}
 

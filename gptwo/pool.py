@@ -1,6 +1,6 @@
 """Work in parallel: threads in the order of their items, and processes for what may kill them.
 
-A task is one file to make. A worker reports each document before it touches it. When it dies the
+A task is one file to make. A worker says which document it touches next. When it dies the
 task is done again, and if it dies twice at the same document, once more without that one. No worker
 outlives its parent.
 """
@@ -99,14 +99,16 @@ class Pool:
                         busy[worker.connection] = worker
                     for connection in wait(list(busy), timeout=POLL_SECONDS):
                         worker = busy[connection]  # type: ignore[index]
-                        bar.advance(worker.listen())
-                        if worker.done:
+                        worker.listen()
+                        if worker.dead:
+                            waiting.appendleft(worker.task_after_death())
+                    for worker in list(busy.values()):
+                        bar.advance(worker.progress())
+                        if worker.done or worker.dead:
                             del busy[worker.connection]
                             self._rest(worker)
-                        elif worker.dead:
-                            del busy[worker.connection]
-                            waiting.appendleft(worker.task_after_death())
-                            worker.kill()
+                    left = len(waiting) + len(busy)
+                    bar.advance(0, tasks=f"{len(tasks) - left:,}/{len(tasks):,}")
         finally:
             for worker in busy.values():
                 worker.kill()
@@ -119,7 +121,7 @@ class Pool:
             self._idle.pop().kill()
 
     def _rest(self, worker: "_Worker") -> None:
-        if worker.tasks_done < TASKS_PER_WORKER:
+        if worker.tasks_done < TASKS_PER_WORKER and not worker.dead:
             self._idle.append(worker)
         else:
             worker.kill()
@@ -130,34 +132,38 @@ class _Worker:
 
     def __init__(self, context: Any) -> None:
         self.connection, theirs = context.Pipe()
-        self.process: ForkServerProcess = context.Process(target=serve, args=(theirs,), daemon=True)
+        self._position = context.RawValue("q", -1)  # memory that both see: no message a document
+        self.process: ForkServerProcess = context.Process(
+            target=serve, args=(theirs, self._position), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.task: Task | None = None
-        self.tasks_done, self.position = 0, -1
+        self.tasks_done, self._furthest = 0, -1
         self.done = self.dead = False
 
     def give(self, job: Job, task: Task, config: Any) -> None:
-        self.task, self.position, self.done = task, -1, False
+        self.task, self.done = task, False
+        self._position.value = self._furthest = -1
         with suppress(OSError):  # it died while idle: listen() will notice
             self.connection.send((job, task, config))
 
-    def listen(self) -> int:
-        """Take what the worker has sent; returns how many documents it got further."""
-        before = self.position
+    def progress(self) -> int:
+        """How many documents it got further; a second pass over the same ones counts as none."""
+        before, self._furthest = self._furthest, max(self._furthest, self._position.value)
+        return self._furthest - before
+
+    def listen(self) -> None:
+        """Take what the worker has sent."""
         try:
             while self.connection.poll():
                 message = self.connection.recv()
                 if isinstance(message, BaseException):
                     raise message
-                if message is None:
-                    self.done, self.tasks_done = True, self.tasks_done + 1
-                else:
-                    self.position = message
+                self.done, self.tasks_done = True, self.tasks_done + 1
         except (EOFError, OSError):
             self.dead = True
             self.process.join()
-        return max(self.position - before, 0)
 
     def task_after_death(self) -> Task:
         """The task again, without the document that two workers have died of."""
@@ -169,10 +175,11 @@ class _Worker:
                 f"a worker died ({how}) on {self.task.output.stem}",
                 remedy="give it more memory, or fewer --workers, and run the same command again",
             )
-        again = replace(self.task, suspect=self.position, deaths=self.task.deaths + 1)
-        if self.position < 0 or self.position != self.task.suspect:  # it may have been killed
+        position = self._position.value
+        again = replace(self.task, suspect=position, deaths=self.task.deaths + 1)
+        if position < 0 or position != self.task.suspect:  # it may have been killed
             return again
-        return replace(again, skip=(*self.task.skip, (self.position, how)), suspect=-1)
+        return replace(again, skip=(*self.task.skip, (position, how)), suspect=-1)
 
     def kill(self) -> None:
         self.process.kill()
@@ -180,14 +187,18 @@ class _Worker:
         self.connection.close()
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, position: Any) -> None:
     """What a worker process does all its life."""
     worker_process()
+
+    def at(number: int) -> None:
+        position.value = number
+
     with suppress(EOFError, OSError):
         while True:
             job, task, config = connection.recv()
             try:
-                job(task, config, connection.send)
+                job(task, config, at)
                 connection.send(None)
             except Exception as error:
                 connection.send(error)

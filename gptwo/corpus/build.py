@@ -1,21 +1,25 @@
-"""The whole corpus: sources in, splits and set-aside documents out."""
+"""The whole corpus: sources in, splits and set-aside documents out.
 
-from collections.abc import Sequence
+All work is done by tasks, each a pure function from input files to an output file in `.work`. A
+task whose output is there is not done again.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
-from gptwo.artifacts import Manifest, fingerprint_inputs, stage
+from gptwo.artifacts import Manifest, fingerprint_inputs, read_json, stage
 from gptwo.config import to_dict
-from gptwo.corpus import dedup, minhash, split
+from gptwo.corpus import dedup, minhash, near, split
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.extract import extract_file
-from gptwo.corpus.language import language_file
+from gptwo.corpus.extract import extract
+from gptwo.corpus.language import language
 from gptwo.corpus.read import read_unit, shards_of
-from gptwo.corpus.rules import rules_file
+from gptwo.corpus.rules import rules
+from gptwo.corpus.shards import Stage, stages_file
 from gptwo.corpus.sources import Unit, find_units
-from gptwo.corpus.wikipedia import wikipedia_file
+from gptwo.corpus.wikipedia import wikipedia
 from gptwo.errors import DataError
 from gptwo.pool import Job, Pool, Task
 from gptwo.progress import SILENT, Reporter
@@ -48,14 +52,14 @@ def build_corpus(
         with Pool(config, workers, reporter, preload=__name__) as pool:
             line = _Line(made.work, pool)
             line.read(units)
-            line.each("extract", extract_file)
-            line.each("language", language_file)
-            line.each("rules", rules_file)
+            line.then("extract", extract)
+            line.then("language", language)
+            line.then("rules", rules)
+            line.settle("clean")
             line.drop_copies()
             line.drop_near_copies()
-            line.each("wikipedia", wikipedia_file)
-            line.split(out)
-            counts = line.count()
+            line.then("wikipedia", wikipedia)
+            counts = line.split(out)
         _refuse_nothing(counts)
         return made.commit(counts=counts)
 
@@ -71,104 +75,90 @@ def _refuse_nothing(counts: dict[str, Any]) -> None:
 
 
 class _Line:
-    """The shards on their way through the stages, as files `.work/STAGE/SHARD.parquet`."""
+    """The shards on their way through the stages.
+
+    Stages that look at each document by itself wait (`then`) until `settle` or `split` puts every
+    shard through all that have waited, in one go; a join over all documents becomes such a stage.
+    """
 
     def __init__(self, work: Path, pool: Pool) -> None:
         self.work, self.pool = work, pool
-        self.stages: dict[str, list[Path]] = {}  # finished ones, in the order they were run
-        self.shards: list[Path] = []  # of the latest of them
+        self.names: list[str] = []  # of all stages so far
+        self.waiting: list[tuple[str, Stage]] = []
+        self.shards: list[Path] = []
 
     def read(self, units: list[Unit]) -> None:
         """One task a unit; it alone knows how many shards it makes."""
         marks = [self.work / "read" / f"{number:05}.json" for number in range(len(units))]
-        tasks = [Task(input=unit, output=mark) for unit, mark in zip(units, marks, strict=True)]
-        self.pool.run("corpus: read", read_unit, tasks)
-        self._finish("read", [shard for mark in marks for shard in shards_of(mark)])
+        self._run("read", read_unit, zip(units, marks, strict=True))
+        self.shards = [shard for mark in marks for shard in shards_of(mark)]
+        self.names.append("read")
 
-    def each(self, name: str, job: Job, inputs: Sequence[Any] = ()) -> None:
+    def then(self, name: str, stage: Stage) -> None:
         """A stage that looks at each document by itself."""
-        self._finish(name, self._map(name, job, inputs or self.shards))
+        self.names.append(name)
+        self.waiting.append((name, stage))
+
+    def settle(self, folder: str) -> None:
+        """Put every shard through the stages that wait; what follows sees the result."""
+        self.shards = self._each(folder, stages_file, [(s, self.waiting) for s in self.shards])
+        self.waiting = []
 
     def drop_copies(self) -> None:
         """exact-dedup: one of all documents with the same words, whatever lies between them."""
-        keys = self._map("exact-dedup/keys", dedup.keys_file, self.shards)
-        losers = self.work / "exact-dedup" / "losers" / "all.parquet"
-        if not losers.exists():
-            with self._database() as database:
-                dedup.find_copies(database, keys, losers)
-        self._mark("exact-dedup", losers, "exact-copy")
+        self.keys = self._each("keys", dedup.keys_file, self.shards)
+        totals = self._one("keys/totals.json", dedup.totals_file, self.keys)
+        self.totals = read_json(totals)
+        self.parts = self.totals["documents"] // dedup.PART_DOCUMENTS + 1
+        asked = [(self.keys, part, self.parts) for part in range(self.parts)]
+        self._drop("exact-dedup", dedup.copies_file, asked, "exact-copy")
 
     def drop_near_copies(self) -> None:
         """near-dedup: one of all documents that share most of their word 5-grams."""
-        folder = self.work / "near-dedup"
-        ranks = self._names("exact-dedup/keys")
-        bands = self._map("near-dedup/bands", dedup.bands_file, self.shards)
-        pairs, losers = folder / "pairs" / "all.parquet", folder / "losers" / "all.parquet"
-        if not pairs.exists():
-            with self._database() as database:
-                dedup.find_pairs(database, bands, pairs)
-        asked = [(shard, pairs) for shard in self.shards]
-        sets = self._map("near-dedup/shingles", dedup.shingles_file, asked)
-        others = dedup.first_rows(sets)
-        asked = [(path, pairs, others) for path in sets]
-        similar = self._map("near-dedup/similar", dedup.similar_file, asked)
-        if not losers.exists():
-            with self._database() as database:
-                dedup.find_near_copies(database, ranks, similar, losers)
-        self._mark("near-dedup", losers, "near-copy")
-
-    def split(self, out: Path) -> None:
-        """Every document of every stage into the part files of its split, or of the dropped."""
-        ranges = split.count_ranges(self._names("exact-dedup/keys"))
+        copies = self.work / "exact-dedup" / "losers.parquet"
         asked = [
-            ([(name, files[number]) for name, files in self.stages.items()], ranges)
-            for number in range(len(self.shards))
+            (self.keys, copies, band, part, self.parts)
+            for band in range(minhash.BANDS)
+            for part in range(self.parts)
         ]
-        self.cuts = self._map("split", split.cut_file, asked)
-        tasks = [
-            Task(input=(self.cuts, number), output=path)
-            for number, path in enumerate(split.part_files(out, ranges))
-        ]
-        self.pool.run("corpus: parts", split.gather_file, tasks)
+        pairs = self._many("near-dedup/pairs", near.pairs_file, asked)
+        mark = self._one("near-dedup/buckets.json", near.buckets_file, (self.keys, pairs))
+        rows, pairs_path = near.bucket_files(mark)
+        sets = self._each("near-dedup/sets", near.sets_file, [(s, rows) for s in self.shards])
+        buckets = [(sets, pairs_path, bucket) for bucket in range(near.count_buckets(mark))]
+        self._drop("near-dedup", near.near_copies_file, buckets, "near-copy")
 
-    def count(self) -> dict[str, Any]:
-        """The manifest's counts: documents in, out and dropped by reason, stage by stage."""
-        with self._database() as database:
-            documents, characters = split.count_documents(database, self.cuts)
-            stages = [_count(database, name, files) for name, files in self.stages.items()]
-        kept = sum(documents.values())
-        stages.append({"stage": "split", "in": kept, "out": kept, "dropped": {}})
-        return {"stages": stages, "documents": documents, "characters": characters}
+    def split(self, out: Path) -> dict[str, Any]:
+        """Every document into the part files of its split, or of the dropped; the counts."""
+        ranges = split.count_ranges(self.totals["characters"])
+        asked = [(shard, self.waiting, ranges) for shard in self.shards]
+        cuts = self._each("split", split.cut_file, asked)
+        parts = split.part_files(out, ranges)
+        gathered = [((cuts, number), path) for number, path in enumerate(parts)]
+        self._run("parts", split.gather_file, gathered)
+        stages = [*self.names, "split"]
+        return read_json(self._one("split/counts.json", split.counts_file, (stages, cuts)))
 
-    def _map(self, name: str, job: Job, inputs: Sequence[Any]) -> list[Path]:
-        outputs = self._names(name)
-        tasks = [Task(input=i, output=path) for i, path in zip(inputs, outputs, strict=True)]
+    def _drop(self, name: str, job: Job, inputs: Sequence[Any], reason: str) -> None:
+        """A stage that drops what some join finds, in as many parts as there are inputs."""
+        found = self._many(f"{name}/parts", job, inputs)
+        losers = self._one(f"{name}/losers.parquet", dedup.losers_file, found)
+        self.then(name, partial(dedup.drop_losers, losers=losers, reason=reason))
+
+    def _each(self, name: str, job: Job, inputs: Sequence[Any]) -> list[Path]:
+        """A task for every shard: `.work/NAME/SHARD.parquet`."""
+        outputs = [self.work / name / shard.name for shard in self.shards]
+        return self._run(name, job, zip(inputs, outputs, strict=True))
+
+    def _many(self, name: str, job: Job, inputs: Sequence[Any]) -> list[Path]:
+        """A task for every part of a join: `.work/NAME/PART.parquet`."""
+        outputs = [self.work / name / f"{part:05}.parquet" for part in range(len(inputs))]
+        return self._run(name, job, zip(inputs, outputs, strict=True))
+
+    def _one(self, name: str, job: Job, source: Any) -> Path:
+        return self._run(name, job, [(source, self.work / name)])[0]
+
+    def _run(self, name: str, job: Job, files: Iterable[tuple[Any, Path]]) -> list[Path]:
+        tasks = [Task(input=source, output=path) for source, path in files]
         self.pool.run(f"corpus: {name}", job, tasks)
-        return outputs
-
-    def _names(self, name: str) -> list[Path]:
-        return [self.work / name / shard.name for shard in self.stages["read"]]
-
-    def _mark(self, name: str, losers: Path, reason: str) -> None:
-        self.each(name, dedup.mark_file, [(shard, losers, reason) for shard in self.shards])
-
-    def _finish(self, name: str, shards: list[Path]) -> None:
-        self.stages[name] = self.shards = shards
-
-    def _database(self) -> duckdb.DuckDBPyConnection:
-        return dedup.connect(self.work / "duckdb", self.pool.workers)
-
-
-def _count(database: duckdb.DuckDBPyConnection, name: str, files: list[Path]) -> dict[str, Any]:
-    rows = database.sql(
-        "SELECT reason, count(*) FROM read_parquet($1) GROUP BY reason ORDER BY reason",
-        params=[[str(path) for path in files]],
-    ).fetchall()
-    dropped = {reason: n for reason, n in rows if reason}
-    total = sum(n for _, n in rows)
-    return {
-        "stage": name,
-        "in": total,
-        "out": total - sum(dropped.values()),
-        "dropped": dropped,
-    }
+        return [task.output for task in tasks]

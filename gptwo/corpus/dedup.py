@@ -1,251 +1,166 @@
-"""exact-dedup and near-dedup: of documents that say the same, one stays.
+"""exact-dedup, and what both kinds of de-duplication share: keys, joins, losers.
 
-Both find losers in two steps: each shard is mapped to a small table of keys, then DuckDB joins the
-tables under a memory limit. Which one stays depends on the documents alone: the highest score, then
+Each shard is mapped to a small table of keys, DuckDB joins the tables under a memory limit, and a
+stage drops the losers. The joins are cut by the keys into parts that fit into the limit, each a
+task like any other. Which document stays depends on the documents alone: the highest score, then
 the longest text, then the smallest id and URL.
 """
 
-import hashlib
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gptwo.artifacts import atomic_write
+from gptwo.artifacts import atomic_write, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.minhash import BANDS, Hashes, jaccard, normalise, shingle_sets, sketch
-from gptwo.corpus.shards import SCHEMA, Draft, read_shard, write_shard
+from gptwo.corpus.minhash import BANDS, normalise, sketch
+from gptwo.corpus.shards import Draft, read_table, write_table, writer
 from gptwo.pool import Task
 
 MEMORY_LIMIT = "400MB"
-ALL_PAIRS = 32  # documents of one bucket that are compared each with each
-_BEST = "coalesce(score, -2147483648) DESC, length DESC, id, url, source, row"
+PART_DOCUMENTS = 4_000_000  # of which one join holds the keys
+RANK = ("row", "id", "url", "source", "score")  # and the length: what decides who stays
+BEST = "coalesce(score, -2147483648) DESC, length DESC, id, url, source, row"
+
+LOSERS = pa.schema([("row", pa.int64()), ("kept", pa.string())])
 
 
-def connect(temporary: Path, threads: int) -> duckdb.DuckDBPyConnection:
-    """A database in memory that spills to `temporary`."""
-    database = duckdb.connect()
+@contextmanager
+def connect(temporary: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory that spills to a folder below `temporary`, for one task."""
     temporary.mkdir(parents=True, exist_ok=True)
-    database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-    database.execute(f"SET threads = {threads}")
-    database.execute("SET temp_directory = $1", [str(temporary)])
-    database.execute("SET preserve_insertion_order = false")
-    return database
+    with TemporaryDirectory(dir=temporary) as spill, duckdb.connect() as database:
+        database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        database.execute("SET threads = 1")  # the pool runs as many tasks as there are cores
+        database.execute("SET temp_directory = $1", [spill])
+        database.execute("SET preserve_insertion_order = false")
+        yield database
 
 
 def keys_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """One row a document: its name, its rank among copies and the hash of its bare words."""
-    drafts = read_shard(task.input)
-    keys = []
-    for number, draft in enumerate(drafts):
+    """One row a document that is kept: its rank, the hash of its bare words, its MinHash bands."""
+    table = kept(task.input, [*RANK, "text"])
+    texts = table["text"].combine_chunks()
+    words = np.empty((len(texts), 2), np.uint64)
+    for number, text in enumerate(texts.to_pylist()):
         at(number)
-        words = normalise(draft.text) or draft.text  # no words at all: only the very same text
-        keys.append(hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=16).hexdigest())
-    _write_table(task.output, {**_rank(drafts), "key": pa.array(keys, pa.string())})
-
-
-def bands_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """Fourteen rows a document: the keys of its MinHash bands."""
-    rows, texts = _read_texts(task.input)
+        bare = normalise(text) or text  # no words at all: only the very same text
+        digest = blake2b(bare.encode("utf-8", "replace"), digest_size=16).digest()
+        words[number] = np.frombuffer(digest, np.uint64)
     keys, has_words = sketch(texts)
-    at(len(rows) - 1)
-    rows, keys = rows[has_words], keys[has_words]
-    _write_table(
-        task.output,
-        {
-            "row": pa.array(np.repeat(rows, BANDS), pa.int64()),
-            "band": pa.array(np.tile(np.arange(BANDS, dtype=np.uint8), len(rows)), pa.uint8()),
-            "key": pa.array(keys.ravel(), pa.uint64()),
-        },
-    )
-
-
-def shingles_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """The shingles of the documents that some other may resemble."""
-    path, pairs = task.input
-    rows, texts = _read_texts(path)
-    table = pq.read_table(pairs)
-    wanted = np.isin(rows, table["a"].to_numpy()) | np.isin(rows, table["b"].to_numpy())
-    sets = shingle_sets(texts.filter(pa.array(wanted)))
-    at(len(rows) - 1)
     columns = {
-        "row": pa.array(rows[wanted], pa.int64()),
-        "set": pa.array(sets, pa.list_(pa.uint64())),
+        **rank(table),
+        "key": pa.array(words[:, 0]),
+        "key2": pa.array(words[:, 1]),
+        **{f"band{n}": pa.array(keys[:, n], mask=~has_words) for n in range(BANDS)},
     }
-    _write_table(task.output, columns)
+    write_table(task.output, pa.table(columns))
 
 
-def _read_texts(path: Path) -> tuple[np.ndarray, pa.LargeStringArray]:
-    """Rows and texts of the documents of a shard that are still kept."""
-    kept = [("reason", "==", "")]
-    table = pq.read_table(path, columns=["row", "text"], schema=SCHEMA, filters=kept)
-    return table["row"].to_numpy(), table["text"].combine_chunks()
+def kept(shard: Path, columns: list[str]) -> pa.Table:
+    """Some columns of the documents of a shard that no stage has dropped."""
+    table = read_table(shard, [*columns, "reason"])
+    return table.filter(pc.equal(table["reason"], ""))
 
 
-def similar_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """Of the candidate pairs that begin in one shard, those that truly resemble each other.
-
-    The exact Jaccard similarity is computed from the shingles, two shards in memory at a time.
-    """
-    path, pairs, others = task.input  # others: (first row, file) of every shard, in order
-    own = _sets(path)
-    span = [("a", ">=", min(own, default=0)), ("a", "<=", max(own, default=-1))]
-    firsts = [first for first, _ in others]
-    by_file: dict[Path, list[tuple[int, int]]] = {}
-    for row in pq.read_table(pairs, filters=span).to_pylist():
-        file = others[bisect_right(firsts, row["b"]) - 1][1]
-        by_file.setdefault(file, []).append((row["a"], row["b"]))
-    similar = []
-    for number, (file, candidates) in enumerate(by_file.items()):
-        at(number)
-        theirs = own if file == path else _sets(file)
-        similar += [
-            (a, b)
-            for a, b in candidates
-            if jaccard(own[a], theirs[b]) >= config.near_duplicate_similarity
-        ]
-    columns = {
-        name: pa.array([pair[i] for pair in similar], pa.int64()) for i, name in enumerate("ab")
-    }
-    _write_table(task.output, columns)
-
-
-def _sets(path: Path) -> dict[int, Hashes]:
-    table = pq.read_table(path)
-    sets = [value.values.to_numpy() for value in table["set"]]
-    return dict(zip(table["row"].to_pylist(), sets, strict=True))
-
-
-def first_rows(files: list[Path]) -> list[tuple[int, Path]]:
-    """`(first row, file)` of every table that is not empty, in order of rows."""
-    rows = [(pq.read_table(path, columns=["row"])["row"], path) for path in files]
-    return sorted((column[0].as_py(), path) for column, path in rows if len(column))
-
-
-def mark_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """Drop the documents that a table of losers names, with the id and URL of what was kept."""
-    path, losers, reason = task.input
-    drafts = read_shard(path)
-    rows = [draft.row for draft in drafts]
-    span = [("row", ">=", min(rows, default=0)), ("row", "<=", max(rows, default=0))]
-    kept_instead = {
-        row["row"]: row["kept"] for row in pq.read_table(losers, filters=span).to_pylist()
-    }
-    for number, draft in enumerate(drafts):
-        at(number)
-        if draft.row in kept_instead:
-            draft.drop(reason, kept_instead[draft.row])
-    write_shard(task.output, drafts)
-
-
-def _rank(drafts: list[Draft]) -> dict[str, pa.Array]:
+def rank(table: pa.Table) -> dict[str, pa.Array]:
+    """The columns that decide who stays, of a table of documents."""
     return {
-        "row": pa.array([draft.row for draft in drafts], pa.int64()),
-        "id": pa.array([draft.id for draft in drafts], pa.string()),
-        "url": pa.array([draft.url for draft in drafts], pa.string()),
-        "source": pa.array([draft.source for draft in drafts], pa.string()),
-        "score": pa.array([draft.score for draft in drafts], pa.int32()),
-        "length": pa.array([len(draft.text) for draft in drafts], pa.int64()),
+        **{name: table[name] for name in RANK},
+        "length": pc.utf8_length(table["text"]).cast(pa.int64()),
     }
 
 
-def _write_table(path: Path, columns: dict[str, pa.Array]) -> None:
-    with atomic_write(path) as handle:
-        pq.write_table(pa.table(columns), handle, compression="zstd")
+def totals_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """Documents and characters in all tables of keys, as JSON."""
+    sizes = (read_table(path, ["length"])["length"] for path in task.input)
+    documents = characters = 0
+    for lengths in sizes:
+        documents += len(lengths)
+        characters += pc.sum(lengths, min_count=0).as_py()
+    write_json(task.output, {"documents": documents, "characters": characters})
 
 
-def find_copies(database: duckdb.DuckDBPyConnection, keys: list[Path], out: Path) -> None:
-    """Losers among documents with the same bare words: (row, kept)."""
-    _find_losers(database, "read_parquet($1)", [_names(keys)], out)
+def copies_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """The losers among documents with the same bare words, of one part of the keys."""
+    keys, part, parts = task.input
+    ranked = f"""
+        (WITH shared AS (
+            SELECT key, key2 FROM read_parquet($1) WHERE key % {parts} = {part}
+            GROUP BY ALL HAVING count(*) > 1)
+        SELECT k.* FROM read_parquet($1) k JOIN shared USING (key, key2))
+    """
+    with connect(spill_folder(task)) as database:
+        find_losers(database, ranked, [names(keys)], task.output)
 
 
-def find_near_copies(
-    database: duckdb.DuckDBPyConnection, keys: list[Path], similar: list[Path], out: Path
-) -> None:
-    """Losers among documents joined by pairs that resemble each other, in any number of steps."""
-    tables = [pq.read_table(path) for path in similar]
-    pairs = [
-        pair
-        for table in tables
-        for pair in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)
-    ]
-    groups = components(pairs)
-    database.register(
-        "groups",
-        pa.table(
-            {
-                "row": pa.array(list(groups), pa.int64()),
-                "key": pa.array(list(groups.values()), pa.int64()),
-            }
-        ),
-    )
-    ranked = "(SELECT k.* REPLACE (g.key AS key) FROM read_parquet($1) k JOIN groups g USING (row))"
-    _find_losers(database, ranked, [_names(keys)], out)
-
-
-def _find_losers(
+def find_losers(
     database: duckdb.DuckDBPyConnection, ranked: str, params: list[object], out: Path
 ) -> None:
+    """`(row, kept)` of all but the best of each `key` and `key2` of a table with ranks."""
     found = database.sql(
         f"""
         SELECT row, first_value(trim(id || ' ' || url)) OVER best AS kept,
                row_number() OVER best AS place
         FROM {ranked}
-        WINDOW best AS (PARTITION BY key ORDER BY {_BEST})
+        WINDOW best AS (PARTITION BY key, key2 ORDER BY {BEST})
         QUALIFY place > 1
-        ORDER BY row
         """,
         params=params,
     ).to_arrow_table()
-    _write_table(out, {"row": found["row"], "kept": found["kept"]})
+    write_table(out, found.select(["row", "kept"]))
 
 
-def find_pairs(database: duckdb.DuckDBPyConnection, bands: list[Path], out: Path) -> None:
-    """Candidate pairs: documents that share a band. (a, b) with a < b.
-
-    In a bucket of up to 32 documents every pair is a candidate. In a fuller one (a template filled
-    in a thousand times) each document meets the first and its neighbour: the work stays linear and
-    real copies are still joined, since they all resemble the first.
-    """
-    found = database.sql(
-        f"""
-        WITH places AS (
-            SELECT band, key, row,
-                   row_number() OVER (PARTITION BY band, key ORDER BY row) AS place,
-                   count(*) OVER (PARTITION BY band, key) AS size
-            FROM read_parquet($1)
-        ), shared AS (SELECT * FROM places WHERE size > 1)
-        SELECT DISTINCT a.row AS a, b.row AS b
-        FROM shared a JOIN shared b
-          ON a.band = b.band AND a.key = b.key AND a.place < b.place
-         AND (a.size <= {ALL_PAIRS} OR a.place = 1 OR b.place = a.place + 1)
-        ORDER BY a, b
-        """,
-        params=[_names(bands)],
-    ).to_arrow_table()
-    _write_table(out, {"a": found["a"], "b": found["b"]})
+def losers_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """The losers of all parts in order of their rows, so that a shard finds its own."""
+    if not task.input:
+        write_table(task.output, LOSERS.empty_table())
+        return
+    query = "SELECT row, kept FROM read_parquet($1) ORDER BY row"
+    with connect(spill_folder(task)) as database:
+        write_query(database, query, [names(task.input)], task.output)
 
 
-def components(pairs: list[tuple[int, int]]) -> dict[int, int]:
-    """Union-find: every row of any pair -> the smallest row it is connected to."""
-    parent: dict[int, int] = {}
-
-    def root(row: int) -> int:
-        parent.setdefault(row, row)
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    for a, b in pairs:
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    return {row: root(row) for row in sorted(parent)}
+def write_query(
+    database: duckdb.DuckDBPyConnection, query: str, params: list[object], out: Path
+) -> None:
+    """The rows of a query as a work file, never all of them in memory."""
+    batches = database.sql(query, params=params).to_arrow_reader(1 << 14)
+    with atomic_write(out) as handle, writer(handle, batches.schema, []) as file:
+        for batch in batches:
+            file.write_batch(batch)
 
 
-def _names(paths: list[Path]) -> list[str]:
+def drop_losers(
+    drafts: list[Draft],
+    config: CorpusConfig,
+    at: Callable[[int], None],
+    *,
+    losers: Path,
+    reason: str,
+) -> None:
+    """The stage that drops what a table of losers names; `detail` is what was kept instead."""
+    rows = [draft.row for draft in drafts]
+    span = [("row", ">=", min(rows, default=0)), ("row", "<=", max(rows, default=0))]
+    found = pq.read_table(losers, filters=span, use_threads=False)
+    kept_instead = dict(zip(found["row"].to_pylist(), found["kept"].to_pylist(), strict=True))
+    for draft in drafts:
+        if draft.row in kept_instead:
+            draft.drop(reason, kept_instead[draft.row])
+
+
+def names(paths: list[Path]) -> list[str]:
+    """File names for DuckDB."""
     return [str(path) for path in paths]
+
+
+def spill_folder(task: Task) -> Path:
+    """Where the database of a task may spill to."""
+    return task.output.parent / "spill"

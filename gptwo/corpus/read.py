@@ -48,6 +48,7 @@ def read_unit(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> No
         draft.row = first_row + total
         draft.source = draft.source or unit.label
         draft.id = document_id(draft.text or f"{draft.source}\n{draft.url}\n{draft.detail}")
+        draft.stage = "read" if draft.reason else ""
         total += 1
         damaged += draft.reason == "damaged"
         held.append(draft)

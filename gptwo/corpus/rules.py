@@ -6,7 +6,7 @@ A rule looks at a text and says "" or what it found; its name is the reason for 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.prose import (
@@ -19,7 +19,7 @@ from gptwo.corpus.prose import (
     repeated_share,
     top_gram_characters,
 )
-from gptwo.corpus.shards import document_id, read_shard, write_shard
+from gptwo.corpus.shards import Draft, document_id, stages_file
 from gptwo.pool import Task
 
 Rule = Callable[[Prose], str]
@@ -43,9 +43,13 @@ class Preset:
 
 
 def rules_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """The stage by itself: a shard in, a shard out."""
+    stages_file(replace(task, input=(task.input, [("rules", rules)])), config, at)
+
+
+def rules(drafts: list[Draft], config: CorpusConfig, at: Callable[[int], None]) -> None:
     """Drop every document that breaks a rule of the chosen preset."""
     preset = PRESETS[config.rules]
-    drafts = read_shard(task.input)
     for number, draft in enumerate(drafts):
         at(number)
         if preset.keep_line:
@@ -54,7 +58,6 @@ def rules_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> N
         broken = first_broken(preset, draft.text)
         if broken:
             draft.drop(*broken)
-    write_shard(task.output, drafts)
 
 
 def first_broken(preset: Preset, text: str) -> tuple[str, str] | None:

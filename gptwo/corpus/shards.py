@@ -1,22 +1,26 @@
-"""How documents lie on disk between the stages: small Parquet files of drafts.
+"""How documents lie on disk between the stages: Parquet files of drafts, a shard each.
 
-Every stage turns one such file into the next. A dropped draft stays in the file of the stage that
-dropped it, with a reason; the next stage takes over only those without.
+A stage looks at a shard's drafts in memory and drops some; several stages run one after another
+before the shard is written again. A dropped draft stays in its shard, with the stage and the
+reason; later stages do not see it.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write
+from gptwo.corpus.config import CorpusConfig
+from gptwo.pool import Task
 
-SHARD_DOCUMENTS = 64  # documents per work file ...
-SHARD_BYTES = 16_000_000  # ... and no more bytes than this, so that books do not pile up
+SHARD_DOCUMENTS = 1024  # documents per work file ...
+SHARD_BYTES = 8_000_000  # ... and no more bytes than this: what is redone after a kill, and memory
 
 SCHEMA = pa.schema(
     [
@@ -32,15 +36,20 @@ SCHEMA = pa.schema(
         ("payload", pa.large_binary()),
         ("charset", pa.string()),
         ("final_url", pa.string()),
+        ("stage", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
     ]
 )
+_LONG = ("text", "payload", "set", "detail", "id")  # hardly two alike: a dictionary would only cost
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Draft:
-    """A document on its way. `payload` is HTML still to be extracted, None where text came in."""
+    """A document on its way; its fields are the columns of SCHEMA.
+
+    `payload` is HTML still to be extracted, None where text came in.
+    """
 
     row: int = -1  # position among all that was read: a name for joins, never in the result
     id: str = ""
@@ -54,12 +63,52 @@ class Draft:
     payload: bytes | None = None
     charset: str = ""
     final_url: str = ""  # where a redirect led, when it led elsewhere
+    stage: str = ""  # that dropped it, filled in by `run_stages`
     reason: str = ""  # why it was dropped; empty while it is kept
     detail: str = ""
 
     def drop(self, reason: str, detail: str = "") -> None:
         """Set the draft aside; `detail` holds the number or the place that decided."""
         self.reason, self.detail = reason, detail
+
+
+# Looks at the drafts that are still kept and drops some: `stage(drafts, config, at)` calls
+# `at(number)` before it touches drafts[number]. May be a `functools.partial` that holds file names.
+Stage = Callable[[list[Draft], CorpusConfig, Callable[[int], None]], None]
+
+
+def run_stages(
+    drafts: list[Draft],
+    stages: Sequence[tuple[str, Stage]],
+    config: CorpusConfig,
+    at: Callable[[int], None],
+    skip: Iterable[tuple[int, str]] = (),
+) -> None:
+    """Put the drafts of a shard through named stages, each without those dropped before.
+
+    `skip` are numbers of drafts that killed a worker, each with how.
+    """
+    killers = dict(skip)
+    for number, draft in enumerate(drafts):
+        if number in killers and stages and not draft.reason:
+            page = draft.payload is not None
+            draft.drop("killed-the-extractor" if page else "killed-a-worker", killers[number])
+            draft.stage = stages[0][0]
+    for name, stage in stages:
+        numbers = [number for number, draft in enumerate(drafts) if not draft.reason]
+        kept = [drafts[number] for number in numbers]
+        stage(kept, config, lambda place, numbers=numbers: at(numbers[place]))
+        for draft in kept:
+            if draft.reason:
+                draft.stage = name
+
+
+def stages_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """A shard in, the same documents out after some stages; the input is `(shard, stages)`."""
+    shard, stages = task.input
+    drafts = read_shard(shard, kept=False)
+    run_stages(drafts, stages, config, at, task.skip)
+    write_shard(task.output, drafts)
 
 
 def document_id(text: str) -> str:
@@ -76,14 +125,62 @@ def clean(text: str) -> str:
     return _SURROGATES.sub("\ufffd", text).strip()
 
 
+def columns_of(drafts: Sequence[Draft], schema: pa.Schema = SCHEMA) -> dict[str, pa.Array]:
+    """The fields of drafts as Arrow columns of some schema whose names are fields."""
+    return {
+        field.name: pa.array([getattr(draft, field.name) for draft in drafts], field.type)
+        for field in schema
+    }
+
+
 def write_shard(path: Path, drafts: Iterable[Draft]) -> None:
     """Write drafts to a Parquet file that appears whole."""
-    table = pa.Table.from_pylist([asdict(draft) for draft in drafts], schema=SCHEMA)
-    with atomic_write(path) as handle:
-        pq.write_table(table, handle, compression="zstd")
+    write_table(path, pa.table(columns_of(list(drafts)), SCHEMA))
 
 
 def read_shard(path: Path, *, kept: bool = True) -> list[Draft]:
     """The drafts of a file; with `kept` only those that no stage has dropped."""
-    rows = pq.read_table(path, schema=SCHEMA).to_pylist()
-    return [Draft(**row) for row in rows if not (kept and row["reason"])]
+    columns = [column.to_pylist() for column in read_table(path).select(SCHEMA.names).columns]
+    drafts = [Draft(*values) for values in zip(*columns, strict=True)]
+    return [draft for draft in drafts if not draft.reason] if kept else drafts
+
+
+def write_table(path: Path, table: pa.Table, *, part: str = "", group_rows: int = 1 << 14) -> None:
+    """Write a work file that appears whole.
+
+    With `part` the table is in order of that column, and each of its values is a row group, which
+    `read_part` finds without reading the others.
+    """
+    short = [name for name in table.schema.names if name not in _LONG]
+    with atomic_write(path) as handle, writer(handle, table.schema, short) as out:
+        for group in by_part(table, part) if part else (table,):
+            out.write_table(group, group_rows)
+
+
+def writer(handle: IO[bytes], schema: pa.Schema, dictionaries: list[str]) -> pq.ParquetWriter:
+    return pq.ParquetWriter(handle, schema, compression="zstd", use_dictionary=dictionaries)  # type: ignore[arg-type]
+
+
+def by_part(table: pa.Table, part: str) -> Iterator[pa.Table]:
+    """The stretches of equal values of a sorted column."""
+    start = 0
+    for run in table[part].combine_chunks().value_counts().to_pylist() if table.num_rows else ():
+        yield table.slice(start, run["counts"])
+        start += run["counts"]
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A work file in memory, without the threads that `pyarrow.parquet.read_table` would start."""
+    with pq.ParquetFile(path) as file:
+        return file.read(list(columns) if columns else None, use_threads=False)
+
+
+def read_part(paths: Iterable[Path], part: str, number: int) -> Iterator[pa.Table]:
+    """The rows where the column `part` is `number`, of files that `write_table` made with it."""
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            column = file.schema_arrow.get_field_index(part)
+            for group in range(file.metadata.num_row_groups):
+                found = file.metadata.row_group(group).column(column).statistics
+                if found.min == number:
+                    yield file.read_row_group(group, use_threads=False)

@@ -9,14 +9,14 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gptwo.artifacts import atomic_write
+from gptwo.artifacts import atomic_write, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.shards import SCHEMA, Draft, read_shard
+from gptwo.corpus.dedup import connect, names, spill_folder
+from gptwo.corpus.shards import SCHEMA, columns_of, read_part, read_shard, run_stages, write_table
 from gptwo.pool import Task
 from gptwo.urls import canonical_key
 
@@ -26,53 +26,37 @@ SPLITS = ("train", "valid", "test")
 DROPPED = "dropped"
 _KEPT = ("id", "url", "text", "score", "date", "lang", "source", "meta")
 _SET_ASIDE = (*_KEPT, "stage", "reason", "detail")
-_CUT = pa.schema(
-    [SCHEMA.field(name) for name in (*_KEPT, "reason", "detail")]
-    + [
-        pa.field("stage", pa.string()),
-        pa.field("split", pa.string()),
-        pa.field("range", pa.int32()),
-        pa.field("characters", pa.int64()),
-    ]
-)
+_CUT = pa.schema([SCHEMA.field(name) for name in _SET_ASIDE])
 
 
 def cut_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """All documents of one shard, kept and dropped at whatever stage, in order of their ids.
+    """All documents of one shard, kept and dropped, in order of their ids and cut by ranges.
 
-    `task.input` is the shard's file in each stage, in order, and the number of ranges.
+    `task.input` is the shard, the stages that it has still to go through, and how many ranges there
+    are.
     """
-    files, ranges = task.input
-    rows = []
-    for stage, path in files:
-        last = path == files[-1][1]
-        for draft in read_shard(path, kept=False):
-            if draft.reason or last:
-                at(len(rows))
-                rows.append(_row(draft, stage, ranges, config))
-    rows.sort(key=lambda row: row["id"])
-    with atomic_write(task.output) as handle, pq.ParquetWriter(handle, _CUT) as writer:
-        for number in sorted({row["range"] for row in rows}):
-            group = [row for row in rows if row["range"] == number]
-            writer.write_table(pa.Table.from_pylist(group, schema=_CUT))
-
-
-def _row(draft: Draft, stage: str, ranges: int, config: CorpusConfig) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(draft, name) for name in (*_KEPT, "reason", "detail")}
-    return row | {
-        "stage": stage if draft.reason else "",
-        "split": DROPPED if draft.reason else split_of(draft.id, draft.url, config),
-        "range": int(draft.id[:8], 16) * ranges >> 32,
-        "characters": len(draft.text),
+    shard, stages, ranges = task.input
+    drafts = read_shard(shard, kept=False)
+    run_stages(drafts, stages, config, at, task.skip)
+    drafts.sort(key=lambda draft: draft.id)
+    splits = [DROPPED if d.reason else split_of(d.id, d.url, config) for d in drafts]
+    places = [int(draft.id[:8], 16) * ranges >> 32 for draft in drafts]
+    columns = {
+        **columns_of(drafts, _CUT),
+        "split": pa.array(splits, pa.string()),
+        "range": pa.array(places, pa.int32()),
+        "characters": pa.array([len(draft.text) for draft in drafts], pa.int64()),
     }
+    write_table(task.output, pa.table(columns), part="range")
 
 
 def gather_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
     """One range of ids from all shards -> `part-NNNNN.parquet` of each split, the output last."""
     cuts, number = task.input
-    parts = [pq.read_table(path, filters=[("range", "==", number)], schema=_CUT) for path in cuts]
+    parts = list(read_part(cuts, "range", number))
+    table = pa.concat_tables(parts) if parts else _CUT.empty_table()
     order = ("id", "stage", "reason", "url", "source", "detail", "date", "score", "meta")
-    table = pa.concat_tables(parts).sort_by([(name, "ascending") for name in order])
+    table = table.sort_by([(name, "ascending") for name in order])
     folder = task.output.parent.parent
     for name in (DROPPED, *reversed(SPLITS)):
         columns = list(_SET_ASIDE if name == DROPPED else _KEPT)
@@ -93,26 +77,39 @@ def part_files(out: Path, ranges: int) -> list[Path]:
     return [out / SPLITS[0] / f"part-{number:05}.parquet" for number in range(ranges)]
 
 
-def count_ranges(files: list[Path]) -> int:
-    """Into how many part files the texts of some shards go; it depends on the texts alone."""
-    total = 0
-    for path in files:
-        total += sum(pq.read_table(path, columns=["length"])["length"].to_pylist())
-    return total // PART_CHARACTERS + 1
+def count_ranges(characters: int) -> int:
+    """Into how many part files the texts go; it depends on the texts alone."""
+    return characters // PART_CHARACTERS + 1
 
 
-def count_documents(
-    database: duckdb.DuckDBPyConnection, cuts: list[Path]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Documents and characters of each split."""
-    rows = database.sql(
-        "SELECT split, count(*), sum(characters)::BIGINT FROM read_parquet($1) GROUP BY split",
-        params=[[str(path) for path in cuts]],
-    ).fetchall()
-    found = {name: (documents, characters) for name, documents, characters in rows}
-    return (
-        {name: found.get(name, (0, 0))[0] for name in SPLITS},
-        {name: found.get(name, (0, 0))[1] for name in SPLITS},
+def counts_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """The manifest's counts, as JSON: documents in, out and dropped by reason, stage by stage.
+
+    `task.input` is the names of all stages and what `cut_file` made of the shards.
+    """
+    stages, cuts = task.input
+    with connect(spill_folder(task)) as database:
+        rows = database.sql(
+            """
+            SELECT split, stage, reason, count(*), sum(characters)::BIGINT
+            FROM read_parquet($1) GROUP BY ALL ORDER BY ALL
+            """,
+            params=[names(cuts)],
+        ).fetchall()
+    left, counts = sum(row[3] for row in rows), []
+    for stage in stages:
+        dropped = {row[2]: row[3] for row in rows if row[0] == DROPPED and row[1] == stage}
+        out = left - sum(dropped.values())
+        counts.append({"stage": stage, "in": left, "out": out, "dropped": dropped})
+        left = out
+    kept = {row[0]: row for row in rows}
+    write_json(
+        task.output,
+        {
+            "stages": counts,
+            "documents": {name: kept[name][3] if name in kept else 0 for name in SPLITS},
+            "characters": {name: kept[name][4] if name in kept else 0 for name in SPLITS},
+        },
     )
 
 

@@ -3,21 +3,18 @@
 from collections.abc import Callable
 
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.shards import read_shard, write_shard
-from gptwo.pool import Task
+from gptwo.corpus.shards import Draft
 from gptwo.urls import host_of
 
 
-def wikipedia_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+def wikipedia(drafts: list[Draft], config: CorpusConfig, at: Callable[[int], None]) -> None:
     """Drop what lies on an excluded host, or was linked there before a redirect (section 2.1)."""
-    drafts = read_shard(task.input)
     for number, draft in enumerate(drafts):
         at(number)
         for url in (draft.url, draft.final_url):
             host = host_of(url)
             if host and not draft.reason and excluded(host, config.excluded_hosts):
                 draft.drop("excluded-host", host)
-    write_shard(task.output, drafts)
 
 
 def excluded(host: str, names: tuple[str, ...]) -> bool:

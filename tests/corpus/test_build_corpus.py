@@ -200,7 +200,7 @@ def test_interrupted_work_is_not_done_again(tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     command = [sys.executable, str(Path(__file__).with_name("build_script.py")), "1", str(out)]
     process = subprocess.Popen([*command, str(source)])
-    shard = out / ".work" / "extract" / "00000-00000.parquet"
+    shard = out / ".work" / "clean" / "00000-00000.parquet"
     while not shard.exists() and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGSTOP)  # look at it while it stands still

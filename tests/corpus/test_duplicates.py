@@ -7,9 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gptwo.corpus.dedup import ALL_PAIRS, components, connect, find_copies, find_pairs
+from gptwo.corpus.config import CorpusConfig
+from gptwo.corpus.dedup import LOSERS, copies_file
 from gptwo.corpus.minhash import VERSION, band_keys, jaccard, normalise, shingles, signature
+from gptwo.corpus.near import ALL_PAIRS, components, pairs_file
+from gptwo.pool import Task
 
 WORDS = [f"w{i}" for i in range(4000)]
 
@@ -67,39 +72,64 @@ def test_signatures_do_not_change_within_a_version() -> None:
     assert [int(key) for key in keys[:2]] == [2605393921946317455, 10869741933919717687]
 
 
-def write_bands(path: Path, rows: list[tuple[int, int, int]]) -> Path:
-    columns = zip(*rows, strict=True)
-    kinds = (("row", pa.int64()), ("band", pa.uint8()), ("key", pa.uint64()))
-    table = {name: pa.array(c, kind) for (name, kind), c in zip(kinds, columns, strict=True)}
-    pq.write_table(pa.table(table), path)
-    return path
+def find_pairs(folder: Path, keys: list[list[int | None]], parts: int = 1) -> list[tuple[int, int]]:
+    """Candidate pairs of documents 0, 1, ... with these keys of the first bands."""
+    bands = {
+        f"band{n}": pa.array([row[n] for row in keys], pa.uint64()) for n in range(len(keys[0]))
+    }
+    pq.write_table(pa.table({"row": range(len(keys)), **bands}), folder / "keys.parquet")
+    pq.write_table(LOSERS.empty_table(), folder / "losers.parquet")
+    found = set()
+    for band in range(len(bands)):
+        for part in range(parts):
+            asked = ([folder / "keys.parquet"], folder / "losers.parquet", band, part, parts)
+            task = Task(input=asked, output=folder / "pairs.parquet")
+            pairs_file(task, CorpusConfig(), lambda number: None)
+            found |= {(p["a"], p["b"]) for p in pq.read_table(task.output).to_pylist()}
+    return sorted(found)
 
 
-def test_candidate_pairs(tmp_path: Path) -> None:
-    path = write_bands(
-        tmp_path / "b.parquet", [(1, 0, 5), (2, 0, 5), (3, 1, 5), (2, 3, 9), (1, 3, 9)]
-    )
-    with connect(tmp_path / "spill", 2) as database:
-        find_pairs(database, [path], tmp_path / "pairs.parquet")
-    assert pq.read_table(tmp_path / "pairs.parquet").to_pylist() == [{"a": 1, "b": 2}]
+@pytest.mark.parametrize("parts", [1, 3])
+def test_candidate_pairs(tmp_path: Path, parts: int) -> None:
+    keys: list[list[int | None]] = [[5, 9], [5, 9], [6, 5], [None, 8], [None, 7], [4, 8]]
+    assert find_pairs(tmp_path, keys, parts) == [(0, 1), (3, 5)]
 
 
 def test_a_full_bucket_stays_linear(tmp_path: Path) -> None:
     n = 2000
     assert n > ALL_PAIRS
-    path = write_bands(tmp_path / "b.parquet", [(row, 0, 5) for row in range(n)])
-    with connect(tmp_path / "spill", 2) as database:
-        find_pairs(database, [path], tmp_path / "pairs.parquet")
-    pairs = [(p["a"], p["b"]) for p in pq.read_table(tmp_path / "pairs.parquet").to_pylist()]
-    assert len(pairs) < 2 * n and set(components(pairs).values()) == {0}
+    pairs = find_pairs(tmp_path, [[5]] * n)
+    assert len(pairs) < 2 * n and not joined(pairs, n).any()
+
+
+def joined(pairs: list[tuple[int, int]], n: int) -> np.ndarray:
+    a, b = np.array(pairs, np.int64).reshape(-1, 2).T
+    return components(np.arange(n), iter([(a, b)]))
 
 
 def test_components() -> None:
-    assert components([(5, 9), (9, 12), (1, 2)]) == {1: 1, 2: 1, 5: 5, 9: 5, 12: 5}
-    assert components([]) == {}
+    rows, pairs = np.array([1, 2, 5, 9, 12, 40]), np.array([(5, 9), (9, 12), (1, 2)])
+    assert components(rows, iter([tuple(pairs.T)])).tolist() == [0, 0, 2, 2, 2, 5]
+    assert components(rows, iter([(pair[:1], pair[1:]) for pair in pairs])).tolist() == [
+        0, 0, 2, 2, 2, 5,
+    ]  # fmt: skip
+    assert components(rows[:0], iter([])).tolist() == []
 
 
-def test_the_best_copy_stays(tmp_path: Path) -> None:
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60), st.integers(1, 9))
+def test_components_equal_a_search(pairs: list[tuple[int, int]], size: int) -> None:
+    edges = np.array(pairs, np.int64).reshape(-1, 2)
+    batches = [tuple(edges[start : start + size].T) for start in range(0, len(edges), size)]
+    found = components(np.arange(31), iter(batches)).tolist()  # type: ignore[arg-type]
+    least = list(range(31))
+    for _ in range(31):
+        for a, b in pairs:
+            least[a] = least[b] = min(least[a], least[b])
+    assert found == least
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_best_copy_stays(tmp_path: Path, parts: int) -> None:
     rows = [
         # row, id, url, source, score, length, key
         (1, "b", "u1", "s", None, 10, "same"),
@@ -111,8 +141,14 @@ def test_the_best_copy_stays(tmp_path: Path) -> None:
     ]
     names = ("row", "id", "url", "source", "score", "length", "key")
     table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    words = pa.array(
+        [{"same": 1, "alone": 2, "tied": 3}[str(row[-1])] for row in rows], pa.uint64()
+    )
+    table = table.set_column(6, "key", words).append_column("key2", words)
     pq.write_table(table, tmp_path / "keys.parquet")
-    with connect(tmp_path / "spill", 2) as database:
-        find_copies(database, [tmp_path / "keys.parquet"], tmp_path / "losers.parquet")
-    losers = {r["row"]: r["kept"] for r in pq.read_table(tmp_path / "losers.parquet").to_pylist()}
+    losers = {}
+    for part in range(parts):
+        task = Task(input=([tmp_path / "keys.parquet"], part, parts), output=tmp_path / "l.parquet")
+        copies_file(task, CorpusConfig(), lambda number: None)
+        losers |= {r["row"]: r["kept"] for r in pq.read_table(task.output).to_pylist()}
     assert losers == {1: "d u3", 2: "d u3", 5: "f"}
