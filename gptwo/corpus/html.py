@@ -158,6 +158,20 @@ class _Parser:
                 return 0
         return 0
 
+    def end_foreign(self) -> int:
+        """End <svg> and <math>; returns 0."""
+        while at := self.foreign():
+            self.pop_to(at)
+        return 0
+
+    def foreign_end(self, name: str) -> bool:
+        """Whether an end tag ends an element of <svg> or <math>. There all names are alike."""
+        svg = self.foreign()
+        found = self.find_tag(name, 0) if svg else 0
+        if svg and name in ("p", "br"):
+            return bool(self.end_foreign())
+        return found >= svg and self.end(found)
+
     def fade(self, found: int) -> None:
         if found:
             self.stack[found].name = ""
@@ -244,12 +258,9 @@ class _Parser:
 
     def start_tag(self, tag: Tag) -> bool:
         """Whether raw text follows."""
-        if self.start_of_page(tag):
-            return False
         kind = PROPERTY[tag.number]
-        while (svg := self.foreign()) and kind & BIT["NOT_SVG"]:
-            self.pop_to(svg)
-        if not svg and not self.make_place(tag):
+        svg = self.end_foreign() if kind & BIT["NOT_SVG"] else self.foreign()
+        if not svg and (self.start_of_page(tag) or not self.make_place(tag)):
             return False
         self.open(tag)
         closes = tag.self_closing and (svg or tag.name in ("svg", "math"))
@@ -259,6 +270,8 @@ class _Parser:
 
     def end_tag(self, tag: Tag) -> None:
         name, kind = tag.name, PROPERTY[tag.number]
+        if self.foreign_end(name):
+            return
         if name in ("html", "body"):
             return  # what follows belongs there too
         if name == "head":
@@ -268,7 +281,7 @@ class _Parser:
         elif name == "br":
             self.start_tag(Tag("br"))
         elif name == "p":
-            if not self.close_p():  # an empty paragraph, as the standard has it
+            if not self.outside() and not self.close_p():  # an empty paragraph, as the standard has it
                 self.start_tag(Tag("p"))
                 self.close_p()
         elif kind & _HEADING:

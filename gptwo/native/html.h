@@ -387,6 +387,19 @@ static int foreign(const HtmlParser *p) {
     return 0;
 }
 
+/* End <svg> and <math>; returns 0. */
+static int end_foreign(HtmlParser *p) {
+    for (int at; (at = foreign(p));) pop_to(p, at);
+    return 0;
+}
+
+/* Whether an end tag ends an element of <svg> or <math>. There all names are alike. */
+static int foreign_end(HtmlParser *p, const HtmlTag *tag) {
+    int svg = foreign(p), found = svg ? find_tag(p, tag->tag, 0, tag) : 0;
+    if (svg && (tag->tag == TAG_p || tag->tag == TAG_br)) return end_foreign(p);
+    return found >= svg && end_found(p, found);
+}
+
 /* An element that would have to end inside a block begun in it is no longer what it was. */
 static void fade(HtmlParser *p, int found) {
     if (!found) return;
@@ -465,19 +478,14 @@ static int make_place(HtmlParser *p, int tag) {
 
 /* A start tag. Returns the tag whose raw text follows, else 0. */
 static int start_tag(HtmlParser *p, const HtmlTag *tag) {
-    if (start_of_page(p, tag)) return 0;
     uint32_t is = HTML_PROPERTY[tag->tag];
-    int svg = foreign(p);
-    if (svg && (is & NOT_SVG)) {
-        do pop_to(p, svg);
-        while ((svg = foreign(p)));
-    }
+    int svg = (is & NOT_SVG) ? end_foreign(p) : foreign(p);
     if (svg) {
         open_element(p, tag);
         if (tag->self_closing) pop_to(p, p->depth - 1);
         return 0;
     }
-    if (!make_place(p, tag->tag)) return 0;
+    if (start_of_page(p, tag) || !make_place(p, tag->tag)) return 0;
     open_element(p, tag);
     if ((is & VOID) || (tag->self_closing && (tag->tag == TAG_svg || tag->tag == TAG_math)))
         pop_to(p, p->depth - 1);
@@ -486,13 +494,14 @@ static int start_tag(HtmlParser *p, const HtmlTag *tag) {
 
 static void end_tag(HtmlParser *p, const HtmlTag *tag) {
     uint32_t is = HTML_PROPERTY[tag->tag];
+    if (foreign_end(p, tag)) return;
     if (tag->tag == TAG_html || tag->tag == TAG_body) return; /* what follows belongs there too */
     if (tag->tag == TAG_head) {
         if (p->place == INSIDE_HEAD) pop_to(p, 1), p->place = AFTER_HEAD;
     } else if (tag->tag == TAG_br) {
         start_tag(p, &(HtmlTag){.tag = TAG_br});
     } else if (tag->tag == TAG_p) {
-        if (close_p(p)) return;
+        if (outside(p) || close_p(p)) return;
         start_tag(p, &(HtmlTag){.tag = TAG_p}); /* an empty paragraph, as the standard has it */
         close_p(p);
     } else if (is & HEADING) {
