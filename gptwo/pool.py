@@ -155,15 +155,16 @@ class _Worker:
 
     def listen(self) -> None:
         """Take what the worker has sent."""
+        message = None
         try:
             while self.connection.poll():
                 message = self.connection.recv()
-                if isinstance(message, BaseException):
-                    raise message
                 self.done, self.tasks_done = True, self.tasks_done + 1
         except (EOFError, OSError):
             self.dead = True
             self.process.join()
+        if isinstance(message, BaseException):  # an OSError of the job's is no death
+            raise message
 
     def task_after_death(self) -> Task:
         """The task again, without the document that two workers have died of."""

@@ -25,6 +25,7 @@ LEAVES = {
     "streams",
     "urls",
     "pool",
+    "cluster",
 }
 CONFIGS = {
     f"{room}.config" for room in ("web", "corpus", "tokens", "training", "text", "zeroshot", "demo")

@@ -26,6 +26,8 @@ def job(task: Task, config: str, at: Callable[[int], None]) -> None:
             os._exit(9)
         if task.input == "bad":
             raise DataError("bad input", remedy="fix it")
+        if task.input == "missing":
+            Path("/nowhere/shard").read_bytes()
     task.output.write_text(f"{os.getpid()} {skip}")
 
 
@@ -59,6 +61,11 @@ def test_errors_come_home(tmp_path: Path) -> None:
     ):
         pool.run("test", job, tasks(tmp_path, [None, "bad", None]))
     assert caught.value.remedy == "fix it"
+
+
+def test_a_missing_file_is_an_error_and_no_death(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="/nowhere/shard"), pool_of(1) as pool:
+        pool.run("test", job, tasks(tmp_path, ["missing"]))
 
 
 def test_a_shard_that_keeps_killing_is_given_up(tmp_path: Path) -> None:
