@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gptwo.errors import GptwoError, NetworkError, ResourceError, UsageError
 from gptwo.pool import DEATHS_PER_TASK, POLL_SECONDS, Job, Pool, Task, count_workers
 from gptwo.progress import SILENT, Bar, Reporter
 
+EXECUTORS = ("pool", "ray")
 STORE_SECONDS = 30.0  # network file systems remember for so long that a file was not there
 STARTS = 4  # Ray gives a node 30 s to start, too little on a machine that is busy
 CONNECT_SECONDS = 10.0
@@ -49,6 +51,30 @@ class _Answer:
     host: str
     documents: int = 0
     error: Exception | None = None
+
+
+def check_executor(name: str, address: str) -> None:
+    """Refuse what `open_executor` could not open, before any work is done."""
+    if name not in EXECUTORS:
+        raise UsageError(
+            f"there is no executor {name!r}", remedy=f"choose one of {', '.join(EXECUTORS)}"
+        )
+    if address and name != "ray":
+        raise UsageError("only the executor ray has an address", remedy="add --executor ray")
+    if name == "ray" and find_spec("ray") is None:
+        raise UsageError(
+            "the executor ray needs ray, which is not installed",
+            remedy="pip install 'gptwo[cluster]'",
+        )
+
+
+def open_executor(
+    name: str, address: str, config: Any, workers: int, reporter: Reporter, preload: str
+) -> "Pool | Cluster":
+    """What runs tasks: the processes of this machine, or those of a cluster."""
+    if name == "ray":
+        return Cluster(config, workers, reporter, preload, address)
+    return Pool(config, workers, reporter, preload)
 
 
 class Cluster:
@@ -163,13 +189,8 @@ class Cluster:
 def _connect(address: str, cores: int) -> Any:
     """Ray itself, connected; quiet, without its usage reports, our signal handlers kept."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(
-            f"the executor ray needs {error.name}, which is not installed",
-            remedy="pip install 'gptwo[cluster]'",
-        ) from error
+    import ray  # late: an extra, and slow
+
     with _kept_signals():
         if address:
             _join(ray, address)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gptwo.artifacts import Manifest, fingerprint_inputs, read_json, stage
+from gptwo.cluster import Cluster, check_executor, open_executor
 from gptwo.config import to_dict
 from gptwo.corpus import dedup, minhash, near, split
 from gptwo.corpus.config import CorpusConfig
@@ -32,24 +33,28 @@ def build_corpus(
     *,
     workers: int = 0,
     reporter: Reporter = SILENT,
+    executor: str = "pool",
+    address: str = "",
 ) -> Manifest:
     """Clean, de-duplicate and split what `sources` hold (paper section 2.1).
 
-    The result does not depend on `workers` (0: one per core), on the order of the sources or on how
-    often the work was interrupted. A script that calls this needs `if __name__ == "__main__":`,
-    because worker processes import it.
+    The result does not depend on `workers` (0: one per core), on the `executor` ("pool": processes
+    of this machine; "ray": a Ray cluster, that at `address` or one of our own), on the order of the
+    sources or on how often the work was interrupted. A script that calls this needs
+    `if __name__ == "__main__":`, because worker processes import it.
 
     Raises:
         DataError: a source is missing, empty, of a kind we cannot read, or mostly damaged.
         ResourceError: the disk is full, or a worker dies without a document to blame.
     """
+    check_executor(executor, address)
     units = find_units(sources)
     inputs = fingerprint_inputs(sources)
     settings = {**to_dict(config), "minhash_version": minhash.VERSION}
     with stage(out, kind="corpus", config=settings, inputs=inputs) as made:
         if made.done:
             return made.done
-        with Pool(config, workers, reporter, preload=__name__) as pool:
+        with open_executor(executor, address, config, workers, reporter, __name__) as pool:
             line = _Line(made.work, pool)
             line.read(units)
             line.then("extract", extract)
@@ -81,7 +86,7 @@ class _Line:
     shard through all that have waited, in one go; a join over all documents becomes such a stage.
     """
 
-    def __init__(self, work: Path, pool: Pool) -> None:
+    def __init__(self, work: Path, pool: Pool | Cluster) -> None:
         self.work, self.pool = work, pool
         self.names: list[str] = []  # of all stages so far
         self.waiting: list[tuple[str, Stage]] = []
