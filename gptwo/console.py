@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -117,6 +118,21 @@ def read_prompt(prompt: str) -> str:
     if prompt != "-":
         return prompt
     return sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n")
+
+
+def ask_line(prompt: str, reporter: Reporter) -> str:
+    """A line from the terminal, with editing and history; `reporter` listens again afterwards.
+
+    Raises EOFError at the end of the input, KeyboardInterrupt for Ctrl-C.
+    """
+    with suppress(ImportError):
+        import readline  # noqa: F401 - input() uses it once it is there
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is under way
+    try:
+        return input(prompt)
+    finally:
+        reporter.listen()
 
 
 def parse_seconds(text: str) -> float:

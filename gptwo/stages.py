@@ -202,7 +202,7 @@ def _make_scores(run: Run) -> str:
 
 def _make_samples(run: Run) -> str:
     from gptwo.language_model import load
-    from gptwo.text.generate import write_samples
+    from gptwo.text.samples import write_samples
 
     model = load(run.folder)
     return write_samples(

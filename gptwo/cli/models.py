@@ -1,5 +1,6 @@
 """From tokens to a model, its results, its text and other tools' files."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from cyclopts import Parameter
 from gptwo.cli.options import PLAIN, Model, Out, default_data
 from gptwo.console import (
     Call,
+    ask_line,
     has_only_settings,
     print_result,
     print_scores,
@@ -123,6 +125,8 @@ def sample(
     /,
     *,
     n: int = 1,
+    stream: Annotated[bool, Parameter(negative="--no-stream")] = True,
+    interactive: bool = False,
     config: Annotated[SampleConfig, Parameter(name="*")] = SAMPLING,
     call: Call = PLAIN,
 ) -> None:
@@ -133,21 +137,40 @@ def sample(
     prompt
         Text to continue; "-" reads it from stdin, less one line end; empty starts a document.
     n
-        How many continuations.
+        How many continuations, made together.
+    stream
+        Print a single continuation as it comes, or whole.
+    interactive
+        Ask for prompts, a line each; Ctrl-C stops the text and Ctrl-D ends.
     """
     from gptwo.config import with_settings
 
     config = with_settings(config, call.set)
     if call.dry_run:
         return print_settings(config)
+    if interactive and (prompt or call.json or n != 1):
+        raise UsageError(
+            "--interactive asks for its prompts and prints one text for each",
+            remedy="leave out the prompt, --json and --n",
+        )
     from gptwo.language_model import load
-    from gptwo.text.generate import print_samples
+    from gptwo.text.samples import converse, print_samples
 
     text = read_prompt(prompt)
     reporter = reporter_for(call)
     loaded = load(model, reporter=reporter)
+    if interactive:
+        ask = partial(ask_line, "> ", reporter)
+        return converse(loaded.model, loaded.tokenizer, config, ask=ask, reporter=reporter)
     print_samples(
-        loaded.model, loaded.tokenizer, text, config, n=n, as_json=call.json, reporter=reporter
+        loaded.model,
+        loaded.tokenizer,
+        text,
+        config,
+        n=n,
+        as_json=call.json,
+        streamed=stream,
+        reporter=reporter,
     )
 
 

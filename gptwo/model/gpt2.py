@@ -8,6 +8,7 @@ Compared with GPT-1, layer normalisation moves to the input of each sub-block, o
 last block, and the residual branches start smaller the more of them there are.
 """
 
+import copy
 import math
 
 import torch
@@ -64,6 +65,14 @@ class KeyValueCache:
         self.keys[layer][:, :, self.length : end] = k
         self.values[layer][:, :, self.length : end] = v
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]  # (B, H, S, D)
+
+    def row(self, row: int, length: int) -> "KeyValueCache":
+        """One row as a cache of its own, on the same memory, with `length` positions filled."""
+        own = copy.copy(self)
+        own.keys = [k[row : row + 1] for k in self.keys]
+        own.values = [v[row : row + 1] for v in self.values]
+        own.length = length
+        return own
 
 
 def left_padded(padding: Tensor, length: int, start: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,20 +1,14 @@
-"""Continuing a text, token by token, with keys and values kept."""
+"""Continuing one text, token by token: the plain loop that `engine` is held to, and streaming."""
 
 import codecs
-import json
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import torch
 
-from gptwo.artifacts import Manifest, atomic_write, stage
-from gptwo.errors import ModelError, UsageError
+from gptwo.errors import ModelError
 from gptwo.model.gpt2 import GPT2, KeyValueCache
-from gptwo.progress import SILENT, Reporter
 from gptwo.text.config import SampleConfig
+from gptwo.text.engine import check_prompt
 from gptwo.text.sample import next_id
 from gptwo.tokens.tokenizer import Tokenizer
 
@@ -30,14 +24,8 @@ def generate(
     `cached=False` reads the whole context for every token: slow, and the test of the cache.
     Raises UsageError at once, before the first id is asked for.
     """
-    n_ctx = model.config.n_ctx
-    context = ids or [eot]
-    if len(context) > n_ctx:
-        raise UsageError(
-            f"the prompt has {len(context):,} tokens, the model reads {n_ctx:,}",
-            remedy="shorten the prompt",
-        )
-    return _generate(model, list(context), config, eot, cached)
+    check_prompt(ids, config, model.config.n_ctx, eot)
+    return _generate(model, ids or [eot], config, eot, cached)
 
 
 @torch.inference_mode()
@@ -46,6 +34,7 @@ def _generate(
 ) -> Iterator[int]:
     n_ctx, device = model.config.n_ctx, model.wte.weight.device
     generator = torch.Generator().manual_seed(config.seed)
+    said = list(context)  # all of the text, for the repetition penalty
     window = fresh = context
     length = min(n_ctx, len(context) + config.max_tokens)
     cache = _new_cache(model, length) if cached else None
@@ -60,10 +49,11 @@ def _generate(
             raise ModelError(
                 "the model's scores are not finite numbers", remedy="check the checkpoint"
             )
-        token = next_id(logits, config, generator)
-        if token == eot:
+        token = next_id(logits, config, generator, said)
+        if token == eot and not config.openai_compat:
             return
         yield token
+        said.append(token)
         window, fresh = [*window, token], [token]
 
 
@@ -79,114 +69,43 @@ def stream(model: GPT2, tokenizer: Tokenizer, prompt: str, config: SampleConfig)
     return until(config.stop, (tokenizer.token_bytes(token) for token in ids))
 
 
-def until(stops: tuple[str, ...], parts: Iterator[bytes]) -> Iterator[str]:
+def until(stops: tuple[str, ...], parts: Iterable[bytes]) -> Iterator[str]:
     """Bytes as they come -> whole characters, up to the first of `stops`."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    held = ""
+    held = Held(stops)
     for part in parts:
-        held += decoder.decode(part)
-        cut = min((held.find(s) for s in stops if s in held), default=-1)
-        if cut >= 0:
-            if cut:
-                yield held[:cut]
+        if piece := held.push(part):
+            yield piece
+        if held.stopped:
             return
-        keep = max((_overlap(held, s) for s in stops), default=0)
-        if len(held) > keep:
-            yield held[: len(held) - keep]
-            held = held[len(held) - keep :]
-    held += decoder.decode(b"", final=True)
-    if held:
-        yield held
+    if piece := held.end():
+        yield piece
+
+
+class Held:
+    """Text that is not certain yet: half a character, or what may begin a stop text."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops, self.stopped = stops, False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._text = ""
+
+    def push(self, part: bytes) -> str:
+        """Take more bytes; returns what became certain."""
+        text = self._text + self._decoder.decode(part)
+        cut = min((text.find(stop) for stop in self.stops if stop in text), default=-1)
+        if cut >= 0:
+            self.stopped, self._text = True, ""
+            return text[:cut]
+        certain = len(text) - max((_overlap(text, stop) for stop in self.stops), default=0)
+        self._text = text[certain:]
+        return text[:certain]
+
+    def end(self) -> str:
+        """What is left when no more comes."""
+        text, self._text = self._text + self._decoder.decode(b"", final=True), ""
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:
     """How many last characters of `text` could be the beginning of `stop`."""
     return next(n for n in range(min(len(stop) - 1, len(text)), -1, -1) if text.endswith(stop[:n]))
-
-
-def continuations(
-    model: GPT2, tokenizer: Tokenizer, prompt: str, config: SampleConfig, n: int
-) -> Iterator[tuple[SampleConfig, Iterator[str]]]:
-    """`n` streams, each with a seed of its own: seed, seed + 1, ..."""
-    for i in range(n):
-        own = replace(config, seed=config.seed + i)
-        yield own, stream(model, tokenizer, prompt, own)
-
-
-def write_samples(
-    model: GPT2,
-    tokenizer: Tokenizer,
-    prompts: list[str],
-    out: Path,
-    config: SampleConfig,
-    *,
-    n: int,
-    inputs: dict[str, str],
-    reporter: Reporter = SILENT,
-) -> Manifest:
-    """`n` continuations of each prompt into out/samples.jsonl; kind "samples"."""
-    settings = {**asdict(config), "prompts": prompts, "n": n}
-    with stage(out, kind="samples", config=settings, inputs=inputs) as made:
-        if made.done:
-            return made.done
-        lines = []
-        with reporter.bar("samples", len(prompts) * n, "texts") as bar:
-            for prompt in prompts:
-                for own, pieces in continuations(model, tokenizer, prompt, config, n):
-                    reporter.check()
-                    text = "".join(pieces)
-                    count = len(tokenizer.encode(text))
-                    lines.append(
-                        {"prompt": prompt, "text": text, "seed": own.seed, "tokens": count}
-                    )
-                    bar.advance()
-        with atomic_write(made.folder / "samples.jsonl", "w") as handle:
-            handle.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        return made.commit(counts={"samples": len(lines)})
-
-
-def print_samples(
-    model: GPT2,
-    tokenizer: Tokenizer,
-    prompt: str,
-    config: SampleConfig,
-    *,
-    n: int,
-    as_json: bool,
-    reporter: Reporter,
-) -> None:
-    """Stream continuations to stdout; with `as_json` one object a line. Speed goes to stderr."""
-    if n < 1:
-        raise UsageError(f"n must be at least 1, found {n}", remedy="ask for one or more")
-    prompt = tokenizer.decode(tokenizer.encode(prompt))  # as the model reads it: always printable
-    started, tokens = time.monotonic(), 0
-    for own, pieces in continuations(model, tokenizer, prompt, config, n):
-        if as_json:
-            text = "".join(_checked(pieces, reporter))
-            line = {"prompt": prompt, "text": text, "seed": own.seed}
-            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-        else:
-            heading = f"=== seed {own.seed}\n" if n > 1 else ""
-            text = _print_streaming(heading + prompt, _checked(pieces, reporter))
-        sys.stdout.flush()
-        tokens += len(tokenizer.encode(text))
-    seconds = max(time.monotonic() - started, 1e-9)
-    reporter.say(f"{tokens} tokens in {seconds:.1f}s, {tokens / seconds:,.0f} tokens/s")
-
-
-def _checked(pieces: Iterator[str], reporter: Reporter) -> Iterator[str]:
-    """`pieces`, until someone asks to stop."""
-    for piece in pieces:
-        reporter.check()
-        yield piece
-
-
-def _print_streaming(start: str, pieces: Iterator[str]) -> str:
-    sys.stdout.write(start)
-    text = ""
-    for piece in pieces:
-        text += piece
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    return text

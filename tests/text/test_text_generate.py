@@ -1,8 +1,5 @@
 """Continuations: the same with and without a cache, whole characters, stops, limits."""
 
-import io
-import json
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +11,10 @@ from hypothesis import strategies as st
 from small_text_model import Parrot, Subject, greedy, subject
 from transformers import GPT2LMHeadModel
 
-from gptwo.artifacts import read_json
-from gptwo.errors import Interrupted, ModelError, UsageError
+from gptwo.errors import ModelError, UsageError
 from gptwo.model.weights import save_checkpoint_model
-from gptwo.progress import SILENT, Reporter
 from gptwo.text.config import SampleConfig
-from gptwo.text.generate import continuations, generate, print_samples, stream, until, write_samples
+from gptwo.text.generate import generate, stream, until
 from gptwo.tokens.tokenizer import Tokenizer
 
 PROMPT = [40, 41, 42]
@@ -223,123 +218,3 @@ def test_stops_are_found_however_the_text_is_cut(
     assert len(found) >= first
     if not any(stop in text for stop in stops):
         assert found == text
-
-
-# Several, printed and written.
-
-
-def test_each_continuation_has_a_seed_of_its_own(small: Subject) -> None:
-    made = [(own.seed, "".join(pieces)) for own, pieces in continuations(*small, "the", PLAIN, 3)]
-    assert [seed for seed, _ in made] == [0, 1, 2]
-    for seed, text in made:
-        assert text == "".join(stream(*small, "the", replace(PLAIN, seed=seed)))
-    assert len({text for _, text in made}) == 3
-
-
-class Listens(Reporter):
-    """A reporter that remembers what it was told."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.heard: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.heard.append(text)
-
-
-def test_one_is_printed_after_its_prompt(
-    small: Subject, capsys: pytest.CaptureFixture[str]
-) -> None:
-    reporter = Listens()
-    print_samples(*small, "the", PLAIN, n=1, as_json=False, reporter=reporter)
-    out, err = capsys.readouterr()
-    assert out == "the" + "".join(stream(*small, "the", PLAIN)) + "\n" and err == ""
-    assert reporter.heard[-1].endswith("tokens/s")
-
-
-def test_several_are_printed_under_their_seeds(
-    small: Subject, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_samples(*small, "the", PLAIN, n=2, as_json=False, reporter=SILENT)
-    texts = ["".join(pieces) for _, pieces in continuations(*small, "the", PLAIN, 2)]
-    expected = f"=== seed 0\nthe{texts[0]}\n=== seed 1\nthe{texts[1]}\n"
-    assert capsys.readouterr().out == expected
-
-
-def test_for_machines_each_is_a_line_of_json(
-    small: Subject, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_samples(*small, "naïve 日本", PLAIN, n=3, as_json=True, reporter=SILENT)
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["seed"] for line in lines] == [0, 1, 2]
-    assert all(line.keys() == {"prompt", "text", "seed"} for line in lines)
-    assert lines[0]["prompt"] == "naïve 日本"
-    assert lines[0]["text"] == "".join(stream(*small, "naïve 日本", PLAIN))
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_a_prompt_that_is_no_unicode_can_be_printed(
-    small: Subject, as_json: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A command line hands broken bytes over as lone surrogates."""
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8"))
-    print_samples(*small, "a\udcff", PLAIN, n=1, as_json=as_json, reporter=SILENT)
-    assert "a\ufffd" in raw.getvalue().decode()
-
-
-def test_printing_stops_when_asked(small: Subject, capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = Reporter(quiet=True)
-    reporter.stop_requested = True
-    with pytest.raises(Interrupted):
-        print_samples(*small, "the", PLAIN, n=1, as_json=False, reporter=reporter)
-    assert capsys.readouterr().out == "the"
-
-
-def test_nothing_is_printed_before_a_refusal(
-    small: Subject, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(UsageError, match="n must be at least 1, found 0"):
-        print_samples(*small, "the", PLAIN, n=0, as_json=False, reporter=SILENT)
-    with pytest.raises(UsageError, match="the prompt has 99 tokens"):
-        print_samples(*small, "x" * 99, PLAIN, n=1, as_json=False, reporter=SILENT)
-    assert capsys.readouterr().out == ""
-
-
-def test_samples_are_written_once(small: Subject, tmp_path: Path) -> None:
-    def write(**change: int) -> object:
-        return write_samples(
-            *small,
-            ["the", ""],
-            tmp_path / "out",
-            replace(PLAIN, **change),
-            n=2,
-            inputs={"checkpoint": "abc"},
-        )
-
-    manifest = write()
-    path = tmp_path / "out" / "samples.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [(line["prompt"], line["seed"]) for line in lines] == [
-        ("the", 0), ("the", 1), ("", 0), ("", 1),
-    ]  # fmt: skip
-    for line in lines:
-        config = replace(PLAIN, seed=line["seed"])
-        assert line["text"] == "".join(stream(*small, line["prompt"], config))
-        assert line["tokens"] == len(small.tokenizer.encode(line["text"]))
-    assert read_json(tmp_path / "out" / "manifest.json")["counts"] == {"samples": 4}
-    before = path.stat().st_mtime_ns
-    with torch.no_grad():
-        small.model.ln_f.bias.fill_(float("nan"))  # it would not survive being asked again
-    assert write() == manifest and path.stat().st_mtime_ns == before
-    with pytest.raises(UsageError, match="seed: 0 -> 5"):
-        write(seed=5)
-
-
-def test_writing_stops_when_asked(small: Subject, tmp_path: Path) -> None:
-    reporter = Reporter(quiet=True)
-    reporter.stop_requested = True
-    with pytest.raises(Interrupted):
-        write_samples(*small, ["the"], tmp_path / "out", PLAIN, n=1, inputs={}, reporter=reporter)
-    assert not (tmp_path / "out" / "manifest.json").exists()
-    assert write_samples(*small, ["the"], tmp_path / "out", PLAIN, n=1, inputs={}).counts

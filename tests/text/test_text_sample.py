@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptwo.text.config import SampleConfig
-from gptwo.text.sample import distribution, keep_top_k, keep_top_p, next_id
+from gptwo.text.sample import adjusted, distribution, keep_top_k, keep_top_p, next_id
 
 SCORES = torch.tensor([1.0, 3.0, 2.0, 3.0, 0.0])
 
@@ -121,9 +121,69 @@ def test_any_settings_leave_a_distribution(
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"top_p": 1.1}, "top_p must be above 0 and at most 1"),
         ({"top_p": float("nan")}, "top_p must be above 0"),
+        ({"min_p": -0.1}, "min_p must be between 0 and 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty must be above 0"),
+        ({"logit_bias": ((-1, 1.0),)}, "logit_bias must be of token ids from 0 on"),
+        ({"logit_bias": ((1, float("nan")),)}, "logit_bias must be of token ids"),
+        ({"logprobs": -1}, "logprobs must be 0 or more"),
+        ({"when_full": "never"}, "when_full must be one of slide, refuse"),
         ({"stop": ("a", "")}, "stop must not be an empty text"),
     ],
 )
 def test_settings_are_checked(change: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SampleConfig(**change)  # type: ignore[arg-type]
+
+
+def test_min_p_keeps_what_is_near_the_best() -> None:
+    logits = torch.tensor([0.5, 0.26, 0.14, 0.1]).log()
+    for share, expected in [(0.0, {0, 1, 2, 3}), (0.25, {0, 1, 2}), (0.5, {0, 1}), (1.0, {0})]:
+        assert drawn(logits, SampleConfig(min_p=share), 600) == expected
+
+
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    torch.manual_seed(0)
+    logits, seen = torch.randn(50) * 3, [3, 9, 9, 30]
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([seen]), logits[None].clone())[0]
+    assert torch.equal(adjusted(logits, SampleConfig(repetition_penalty=1.7), seen), theirs)
+    assert torch.equal(adjusted(logits, SampleConfig(repetition_penalty=1.7), []), logits)
+
+
+def test_a_bias_forbids_and_forces() -> None:
+    config = SampleConfig(logit_bias=((1, -100.0), (3, -100.0)))
+    assert drawn(SCORES, config) == {0, 2, 4}
+    assert drawn(SCORES, SampleConfig(temperature=0, logit_bias=((4, 50.0),))) == {4}
+
+
+def released(logits: list[float], k: int, p: float) -> list[float]:
+    """The rules of openai/gpt-2 src/sample.py worked out one number at a time."""
+    if k:
+        least = sorted(logits, reverse=True)[min(k, len(logits)) - 1]
+        logits = [-1e10 if value < least else value for value in logits]
+    ordered = sorted(logits, reverse=True)
+    weights = [math.exp(value - ordered[0]) for value in ordered]
+    total, inside = 0.0, 0
+    for weight in weights:
+        total += weight / sum(weights)
+        inside += total <= p
+    least = ordered[max(inside - 1, 0)]
+    kept = [math.exp(value - ordered[0]) if value >= least else 0.0 for value in logits]
+    return [value / sum(kept) for value in kept]
+
+
+@pytest.mark.parametrize("k", [0, 2, 3])
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.79, 0.81, 0.96])
+def test_the_released_samplers_rules(k: int, p: float) -> None:
+    logits = torch.tensor([0.15, 0.3, 0.5, 0.05]).log()
+    config = SampleConfig(openai_compat=True, top_k=k, top_p=p)
+    expected = released(logits.tolist(), k, p)
+    assert distribution(logits, config).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_released_nucleus_leaves_out_the_crossing_token() -> None:
+    logits = torch.tensor([0.15, 0.3, 0.5, 0.05]).log()
+    assert drawn(logits, SampleConfig(openai_compat=True, top_p=0.81), 600) == {1, 2}
+    assert drawn(logits, SampleConfig(openai_compat=True), 900) == {0, 1, 2, 3}
