@@ -25,6 +25,7 @@ setup(
         kernel("links", []),
         kernel("html", HTML),
         kernel("language", []),
+        kernel("prose", []),
         kernel("minhash", ["gptwo/native/words.h"]),
         kernel("ngrams", ["gptwo/native/words.h"]),
     ]
