@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.minhash import BANDS, normalise, sketch
+from gptwo.corpus.minhash import BANDS, sketch
+from gptwo.corpus.ngrams import phrases
 from gptwo.corpus.shards import Draft, read_table, write_table, writer
 from gptwo.pool import Task
 
@@ -45,21 +46,24 @@ def connect(temporary: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def keys_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """One row a document that is kept: its rank, the hash of its bare words, its MinHash bands."""
+    """One row a document that is kept: its rank, two hashes of its words, its MinHash bands.
+
+    The second hash of the words is their first band: what has the same words has the same bands.
+    """
     table = kept(task.input, [*RANK, "text"])
     texts = table["text"].combine_chunks()
-    words = np.empty((len(texts), 2), np.uint64)
-    for number, text in enumerate(texts.to_pylist()):
-        at(number)
-        bare = normalise(text) or text  # no words at all: only the very same text
-        digest = blake2b(bare.encode("utf-8", "replace"), digest_size=16).digest()
-        words[number] = np.frombuffer(digest, np.uint64)
-    keys, has_words = sketch(texts)
+    words, _ = phrases(texts)
+    bands, has_words = sketch(texts)
+    at(len(texts) - 1)
+    names = np.where(has_words, [words, bands[:, 0]], 0)
+    for number in np.flatnonzero(~has_words):  # only the very same text is its copy
+        digest = blake2b(texts[number].as_buffer(), digest_size=16).digest()
+        names[:, number] = np.frombuffer(digest, np.uint64)
     columns = {
         **rank(table),
-        "key": pa.array(words[:, 0]),
-        "key2": pa.array(words[:, 1]),
-        **{f"band{n}": pa.array(keys[:, n], mask=~has_words) for n in range(BANDS)},
+        "key": pa.array(names[0]),
+        "key2": pa.array(names[1]),
+        **{f"band{n}": pa.array(bands[:, n], mask=~has_words) for n in range(BANDS)},
     }
     write_table(task.output, pa.table(columns))
 
@@ -67,14 +71,14 @@ def keys_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> No
 def kept(shard: Path, columns: list[str]) -> pa.Table:
     """Some columns of the documents of a shard that no stage has dropped."""
     table = read_table(shard, [*columns, "reason"])
-    return table.filter(pc.equal(table["reason"], ""))
+    return table.filter(pc.field("reason") == "")
 
 
 def rank(table: pa.Table) -> dict[str, pa.Array]:
     """The columns that decide who stays, of a table of documents."""
     return {
         **{name: table[name] for name in RANK},
-        "length": pc.utf8_length(table["text"]).cast(pa.int64()),
+        "length": pc.call_function("utf8_length", [table["text"]]).cast(pa.int64()),
     }
 
 
@@ -84,7 +88,7 @@ def totals_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> 
     documents = characters = 0
     for lengths in sizes:
         documents += len(lengths)
-        characters += pc.sum(lengths, min_count=0).as_py()
+        characters += int(lengths.to_numpy().sum())
     write_json(task.output, {"documents": documents, "characters": characters})
 
 
