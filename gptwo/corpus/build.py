@@ -9,11 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gptwo.artifacts import Manifest, fingerprint_inputs, read_json, stage
+from gptwo.artifacts import Manifest, fingerprint_inputs, label_paths, read_json, stage
 from gptwo.cluster import Cluster, check_executor, open_executor
 from gptwo.config import to_dict
-from gptwo.corpus import dedup, minhash, near, split
+from gptwo.corpus import (
+    decontaminate,
+    dedup,
+    encyclopedia,
+    minhash,
+    near,
+    ngrams,
+    overlap,
+    passages,
+    split,
+)
 from gptwo.corpus.config import CorpusConfig
+from gptwo.corpus.evaluation import find_sets
 from gptwo.corpus.extract import extract
 from gptwo.corpus.language import language
 from gptwo.corpus.read import read_unit, shards_of
@@ -49,8 +60,17 @@ def build_corpus(
     """
     check_executor(executor, address)
     units = find_units(sources)
-    inputs = fingerprint_inputs(sources)
-    settings = {**to_dict(config), "minhash_version": minhash.VERSION}
+    dumps = sorted(Path(path) for path in config.wikipedia_dump)
+    evaluation = [Path(path) for path in config.decontaminate]
+    sets = find_sets(evaluation)
+    inputs = fingerprint_inputs([*sources, *dumps, *evaluation])
+    settings = {
+        **to_dict(config),
+        "decontaminate": list(sets),  # names, not places
+        "wikipedia_dump": sorted(label_paths(dumps).values()),
+        "minhash_version": minhash.VERSION,
+        "ngrams_version": ngrams.VERSION,
+    }
     with stage(out, kind="corpus", config=settings, inputs=inputs) as made:
         if made.done:
             return made.done
@@ -63,10 +83,14 @@ def build_corpus(
             line.settle("clean")
             line.drop_copies()
             line.drop_near_copies()
-            line.then("wikipedia", wikipedia)
+            if config.passages != "off":
+                line.cut_passages()
+            line.drop_wikipedia(dumps)
+            if sets:
+                line.decontaminate(sets, out)
             counts = line.split(out)
         _refuse_nothing(counts)
-        return made.commit(counts=counts)
+        return made.commit(counts=counts, details=line.details)
 
 
 def _refuse_nothing(counts: dict[str, Any]) -> None:
@@ -91,6 +115,7 @@ class _Line:
         self.names: list[str] = []  # of all stages so far
         self.waiting: list[tuple[str, Stage]] = []
         self.shards: list[Path] = []
+        self.details: dict[str, Any] = {}  # for the manifest
 
     def read(self, units: list[Unit]) -> None:
         """One task a unit; it alone knows how many shards it makes."""
@@ -132,6 +157,45 @@ class _Line:
         sets = self._each("near-dedup/sets", near.sets_file, [(s, rows) for s in self.shards])
         buckets = [(sets, pairs_path, bucket) for bucket in range(near.count_buckets(mark))]
         self._drop("near-dedup", near.near_copies_file, buckets, "near-copy")
+
+    def cut_passages(self) -> None:
+        """passages: parts that several documents share, or that stand twice in one."""
+        asked = [(shard, self.waiting) for shard in self.shards]
+        found = self._each("passages/all", passages.passages_file, asked)
+        parts = self.totals["documents"] // passages.PART_DOCUMENTS + 1
+        asked = [(found, self.keys, part, parts) for part in range(parts)]
+        cuts = self._many("passages/parts", passages.repeats_file, asked)
+        repeats = self._one("passages/repeats.parquet", passages.sorted_file, (cuts, "place"))
+        counts = self._one("passages/counts.json", passages.repeats_counts_file, repeats)
+        self.details["passages"] = read_json(counts)
+        self.then("passages", partial(passages.cut_passages, repeats=repeats))
+
+    def drop_wikipedia(self, dumps: list[Path]) -> None:
+        """wikipedia: by addresses and, where there are dumps, by words."""
+        index = None
+        if dumps:
+            every = encyclopedia.sampling(dumps)
+            asked = [(path, every) for path in dumps]
+            tables = self._many("wikipedia/articles", encyclopedia.articles_file, asked)
+            source = (tables, every)
+            index = self._one("wikipedia/index.json", encyclopedia.encyclopedia_file, source)
+        self.then("wikipedia", partial(wikipedia, index=index))
+
+    def decontaminate(self, sets: dict[str, Path], out: Path) -> None:
+        """decontaminate: what evaluation sets hold; which documents and spans, and how much."""
+        index = self._one("decontaminate/index.json", overlap.index_file, list(sets.items()))
+        asked = [(shard, self.waiting, index) for shard in self.shards]
+        hits = self._each("decontaminate/hits", overlap.hits_file, asked)
+        common = self._one("decontaminate/common.parquet", decontaminate.common_file, hits)
+        asked = [(path, common, index) for path in hits]
+        found = self._each("decontaminate/spans", decontaminate.spans_file, asked)
+        spans = self._one("decontaminate/spans.parquet", passages.sorted_file, (found, "begin"))
+        listed = out / "contaminated.parquet"
+        self._run("contaminated", decontaminate.contaminated_file, [(spans, listed)])
+        source = (index, hits, found)
+        shares = self._one("decontaminate/overlap.json", decontaminate.table_file, source)
+        self.details["overlap"] = read_json(shares)["sets"]
+        self.then("decontaminate", partial(decontaminate.decontaminate, spans=spans))
 
     def split(self, out: Path) -> dict[str, Any]:
         """Every document into the part files of its split, or of the dropped; the counts."""
