@@ -4,6 +4,7 @@ Nodes lie in document order. Node 0 is <html>; the descendants of node i are i +
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from gptwo.corpus.html_tags import BIT, PROPERTY, TAG
@@ -50,6 +51,7 @@ class _Parser:
         self.page = page
         self.nodes: list[Node] = []
         self.stack: list[_Open] = []
+        self.names = Counter[str]()  # of the open elements
         self.place = "before head"
 
     def run(self) -> None:
@@ -103,6 +105,7 @@ class _Parser:
     def pop_to(self, depth: int) -> None:
         for top in self.stack[depth:]:
             self.nodes[top.node].last = len(self.nodes)
+            self.names[top.name] -= 1
         del self.stack[depth:]
 
     def add(self, node: Node) -> None:
@@ -114,6 +117,7 @@ class _Parser:
         self.pop_to(DEPTH - 1)
         self.add(Node(tag.number, 0, flags=tag.flags, attributes=tag.attributes))
         self.stack.append(_Open(len(self.nodes) - 1, tag.number, tag.name))
+        self.names[tag.name] += 1
 
     def open_body(self) -> None:
         self.pop_to(1)
@@ -134,6 +138,9 @@ class _Parser:
         return 0
 
     def find_tag(self, name: str, bars: int) -> int:
+        """The same of elements with a name."""
+        if not self.names[name]:
+            return 0
         for at in range(len(self.stack) - 1, 0, -1):
             if self.stack[at].name == name:
                 return at
@@ -151,6 +158,8 @@ class _Parser:
 
     def foreign(self) -> int:
         """Where <svg> or <math> is open whose own content is being read, else 0."""
+        if not self.names["svg"] and not self.names["math"]:
+            return 0
         for at in range(len(self.stack) - 1, 0, -1):
             if self.stack[at].name in ("svg", "math"):
                 return at
@@ -173,9 +182,13 @@ class _Parser:
         return found >= svg and self.end(found)
 
     def fade(self, found: int) -> None:
-        if found:
-            self.stack[found].name = ""
-            self.stack[found].tag = self.nodes[self.stack[found].node].tag = TAG["#other"]
+        """An element that would have to end inside a block begun in it is no longer what it was."""
+        if not found:
+            return
+        faded = self.stack[found]
+        self.names[faded.name] -= 1
+        faded.name = ""
+        faded.tag = self.nodes[faded.node].tag = TAG["#other"]
 
     # Start tags
 
@@ -210,7 +223,7 @@ class _Parser:
     def to_place_in_table(self, tag: Tag) -> bool:
         """End what a part of a table cannot be inside of; False when there is no table."""
         kind, wanted = PROPERTY[tag.number], _TABLE
-        if not any(at.name in ("table", "template") for at in self.stack):
+        if not self.names["table"] and not self.names["template"]:
             return False
         if kind & _CELL:
             wanted |= _ROWS | _ROW
@@ -231,7 +244,7 @@ class _Parser:
         name, kind = tag.name, PROPERTY[tag.number]
         if kind & BIT["TABLE_PART"]:
             return self.to_place_in_table(tag)
-        if name == "form" and any(at.name == "form" for at in self.stack):
+        if name == "form" and self.names["form"]:
             return False
         if name == "li":
             self.end(self.find_tag("li", _SPECIAL))
@@ -281,11 +294,13 @@ class _Parser:
         elif name == "br":
             self.start_tag(Tag("br"))
         elif name == "p":
-            if not self.outside() and not self.close_p():  # an empty paragraph, as the standard has it
-                self.start_tag(Tag("p"))
+            if not self.outside() and not self.close_p():
+                self.start_tag(Tag("p"))  # an empty one, as the standard has it
                 self.close_p()
         elif kind & _HEADING:
             self.end(self.find(_HEADING, _SCOPE))
+        elif name == "template":
+            self.end(self.find_tag(name, 0))
         elif name == "table" or kind & BIT["TABLE_PART"]:
             self.end(self.find_tag(name, _TABLE))
         elif kind & BIT["BLOCK"]:

@@ -26,6 +26,7 @@ _WINDOWS_1252 = {
     if number not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 }
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+_WANTED = ATTRIBUTES | {"hidden", "aria-hidden", "style"}
 _NO_SPACE = str.maketrans("", "", SPACE)
 
 
@@ -118,13 +119,14 @@ def read_tag(page: str, at: int) -> tuple[Tag | None, int]:
         if "" in (found["closed"], found["shut"]):
             return None, at
         key = _lower(found["name"])
-        if key in seen:
+        if key in seen or key not in _WANTED:
             continue  # the first of two counts
         seen.add(key)
         value = found["double"] or found["single"] or found["bare"] or ""
-        tag.flags |= _flags(key, unescape(value, attribute=True))
+        value = unescape(value, attribute=True)
+        tag.flags |= _flags(key, value)
         if key in ATTRIBUTES:
-            tag.attributes[key] = unescape(value, attribute=True)
+            tag.attributes[key] = value
 
 
 # ---- raw text and comments ----

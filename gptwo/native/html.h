@@ -506,6 +506,8 @@ static void end_tag(HtmlParser *p, const HtmlTag *tag) {
         close_p(p);
     } else if (is & HEADING) {
         end_found(p, find_kind(p, HEADING, SCOPE));
+    } else if (tag->tag == TAG_template) {
+        end_found(p, find_tag(p, TAG_template, 0, NULL));
     } else if (tag->tag == TAG_table || (is & TABLE_PART)) {
         end_found(p, find_tag(p, tag->tag, TABLE, NULL));
     } else if (is & BLOCK) {
