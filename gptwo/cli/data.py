@@ -1,7 +1,7 @@
 """From links to tokens, and the whole arrow."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -108,6 +108,8 @@ def corpus(
     *,
     out: Out,
     workers: int = 0,
+    executor: Literal["pool", "ray"] = "pool",
+    address: str = "",
     call: Call = PLAIN,
 ) -> None:
     """Pages and texts -> clean, de-duplicated, split documents, with a reason for every drop.
@@ -118,6 +120,10 @@ def corpus(
         A folder made by `gptwo crawl`, WARC files, folders or tars of HTML, JSONL, Parquet, text.
     workers
         Processes; 0 for one per core. The result does not depend on it.
+    executor
+        What runs them: processes of this machine, or Ray. The result does not depend on it.
+    address
+        The head node of a running Ray cluster, HOST:PORT; without it Ray runs here.
     """
     from gptwo.corpus.build import build_corpus
     from gptwo.corpus.config import CorpusConfig
@@ -126,7 +132,13 @@ def corpus(
         CorpusConfig(),
         call,
         lambda config, reporter: build_corpus(
-            list(sources), out, config, workers=workers, reporter=reporter
+            list(sources),
+            out,
+            config,
+            workers=workers,
+            reporter=reporter,
+            executor=executor,
+            address=address,
         ),
     )
 

@@ -6,6 +6,7 @@ lengths; as the paper's authors told of WebText by its list of domains alone.
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import duckdb
 from tld import get_tld
 
-from gptwo.artifacts import atomic_write, write_json
+from gptwo.artifacts import WORK, atomic_write, write_json
+from gptwo.corpus.config import CorpusConfig
+from gptwo.corpus.dedup import connect
 from gptwo.errors import DataError
+from gptwo.pool import Task
 
 JSON, MARKDOWN = "datasheet.json", "datasheet.md"
 EXAMPLES = 5  # of each reason
@@ -32,6 +36,13 @@ WEBTEXT_DOMAINS = {
 }
 
 
+def datasheet_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """Both files, from finished splits. `task.input` is the manifest's counts."""
+    out = task.output.parent
+    with connect(out / WORK / "datasheet") as database:
+        write_datasheet(database, out, task.input, config.top_domains)
+
+
 def write_datasheet(
     database: duckdb.DuckDBPyConnection, out: Path, counts: dict[str, Any], top_domains: str
 ) -> dict[str, Any]:
@@ -41,9 +52,9 @@ def write_datasheet(
     of WebText. Raises `DataError` for a file that is none.
     """
     sheet = describe(database, out, counts, read_domains(top_domains))
-    write_json(out / JSON, sheet)
     with atomic_write(out / MARKDOWN, "w") as handle:
         handle.write(as_markdown(sheet))
+    write_json(out / JSON, sheet)  # last: a task is done when its output is there
     return sheet
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from gptwo.artifacts import Manifest, damage, read_json, read_manifest
 from gptwo.errors import DataError, GptwoError
 from gptwo.report.pieces import packed_sample
-from gptwo.report.tables import Survey, examples, survey
+from gptwo.report.tables import examples
 from gptwo.report.truth import judge
 from gptwo.report.words import TASKS
 
@@ -204,22 +204,40 @@ def _read_pages(run: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _read_corpus(run: Path, notes: list[str]) -> dict[str, Any]:
-    """Counts per stage, dropped documents by stage and reason, hosts and lengths of the kept."""
+    """Counts per stage, and what the datasheet tells of the kept and the dropped documents."""
     counts = _finished(run, "corpus", notes, "stages", "documents", "characters").counts
-    dropped = sorted((run / "corpus/dropped").glob("*.parquet"))
-    shown = ["url", "detail", "text"]
-    found = _or_note(notes, lambda: examples(dropped, ["stage", "reason"], shown), {})
-    kept = [path for split in SPLITS for path in sorted((run / "corpus" / split).glob("*.parquet"))]
-    seen = _or_note(notes, lambda: survey(kept), Survey())
-    hosts = sorted(seen.hosts.items(), key=lambda pair: (-pair[1], pair[0]))
     names = ("stage", "in", "out", "dropped")
+    sheet = _or_note(notes, lambda: _datasheet(run / "corpus/datasheet.json"), _NO_DATASHEET)
+    counts |= {"stages": [{n: stage[n] for n in names} for stage in counts["stages"]]}
+    return {"counts": counts, **sheet}
+
+
+_NO_DATASHEET: dict[str, Any] = {
+    "sources": [],
+    "languages": [],
+    "domains": None,
+    "examples": {},
+    "lengths": np.zeros(1, np.int64),
+    "edges": np.ones(2),
+}
+
+
+def _datasheet(path: Path) -> dict[str, Any]:
+    """What datasheet.json says, as the page needs it."""
+    sheet = read_json(path)
+    lengths = np.array(sheet["lengths"]["documents"], np.int64)
+    domains = sheet["domains"]
     return {
-        "counts": counts | {"stages": [{n: stage[n] for n in names} for stage in counts["stages"]]},
-        "examples": found,
-        "hosts": [pair for pair in hosts if pair[0]][:TOP_DOMAINS],
-        "host_count": sum(1 for host, _ in hosts if host),
-        "lengths": seen.lengths,
-        "edges": Survey.edges(),
+        "sources": sheet["sources"],
+        "languages": sheet["languages"],
+        "domains": domains | {name: domains[name][:TOP_DOMAINS] for name in ("top", "webtext")},
+        "examples": {
+            (stage["stage"], reason): found["examples"]
+            for stage in sheet["stages"]
+            for reason, found in stage["dropped"].items()
+        },
+        "lengths": lengths,
+        "edges": 10 ** (np.arange(len(lengths) + 1) / sheet["lengths"]["bins_per_decade"]),
     }
 
 

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gptwo.corpus.build import build_corpus
+from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.datasheet import (
     WEBTEXT_DOMAINS,
     as_markdown,
@@ -160,3 +162,26 @@ def test_another_list_is_refused(tmp_path: Path) -> None:
         read_domains(str(tmp_path / "list"))
     with pytest.raises(DataError, match="cannot be read"):
         read_domains(str(tmp_path))
+
+
+def test_it_is_written_with_the_corpus(tmp_path: Path) -> None:
+    texts = [
+        f"Text {i}: the river rose in spring, and the town stood under water." for i in range(9)
+    ]
+    lines = [
+        {"text": t * 8, "url": f"http://a{i % 3}.blogspot.com/{i}"} for i, t in enumerate(texts)
+    ]
+    source, known = tmp_path / "s.jsonl", tmp_path / "domains.txt"
+    source.write_text("\n".join(map(json.dumps, [*lines, {"text": "short"}])))
+    known.write_text("7 other\n5 blogspot\n")
+    config = CorpusConfig(top_domains=str(known))
+    manifest = build_corpus([source], tmp_path / "out", config, workers=1)
+    sheet = json.loads((tmp_path / "out/datasheet.json").read_text())
+    assert {"datasheet.json", "datasheet.md"} <= manifest.files.keys()
+    assert sheet["domains"]["top"][0] | {"characters": 0} == {
+        **{"domain": "blogspot", "documents": sum(sheet["documents"].values())},
+        **{"characters": 0, "webtext_rank": 2},
+    }
+    assert [stage["stage"] for stage in sheet["stages"]][:3] == ["read", "extract", "language"]
+    (reason,) = [r for s in sheet["stages"] for r, d in s["dropped"].items() if d["documents"] == 1]
+    assert reason in ("too-short", "uncertain-language")

@@ -7,10 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptwo.artifacts import stage, write_json
+from gptwo.corpus.datasheet import write_datasheet
 
 SUBJECTS = ("the council", "our harbour", "a young teacher", "the river", "congress")
 VERBS = ("opened", "considered", "rebuilt", "reported on", "paid for", "remembered")
@@ -137,7 +139,10 @@ def _corpus(folder: Path, chance: random.Random) -> None:
                 rows[0]["text"] = f"The café said {MARKUP}. " + rows[0]["text"]
             characters[split] = sum(len(row["text"]) for row in rows)
             _write(folder / split / "part-00000.parquet", DOCUMENT, rows)
-        s.commit(counts={"stages": stages, "documents": dict(SPLITS), "characters": characters})
+        counts = {"stages": stages, "documents": dict(SPLITS), "characters": characters}
+        with duckdb.connect() as database:
+            write_datasheet(database, folder, counts, "")
+        s.commit(counts=counts)
 
 
 @cache

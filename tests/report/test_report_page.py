@@ -193,6 +193,7 @@ def test_a_run_that_began_with_texts_has_no_crawl(run: Path, no_charts: None) ->
         ("pages/fetched.parquet", "pages"),
         ("corpus/manifest.json", "corpus"),
         ("corpus/test/part-00000.parquet", "corpus"),
+        ("corpus/datasheet.json", "corpus"),
         ("tokenizer/encoder.json", "tokens"),
         ("tokens/test-00000.bin", "tokens"),
         ("metrics.jsonl", "training"),
