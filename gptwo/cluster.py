@@ -189,6 +189,7 @@ class Cluster:
 def _connect(address: str, cores: int) -> Any:
     """Ray itself, connected; quiet, without its usage reports, our signal handlers kept."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "."  # the raylet's messages would go to our stdout
     import ray  # late: an extra, and slow
 
     with _kept_signals():
