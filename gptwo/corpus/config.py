@@ -39,7 +39,7 @@ class CorpusConfig:
     excluded_hosts: tuple[str, ...] = ("wikipedia", "wikimedia.org", "wikiwand.com")
     wikipedia_mirrors: bool = True  # drop what lies on a site that copies Wikipedia, too
     wikipedia_dump: tuple[str, ...] = ()  # MediaWiki dumps: what shares their text is dropped ...
-    wikipedia_share: float = 0.3  # ... from this share of a document's word 8-grams
+    wikipedia_share: float = 0.2  # ... from this share of a document's word 8-grams
 
     # decontaminate: evaluation sets, as files or folders of them; none, none is looked for
     decontaminate: tuple[str, ...] = ()

@@ -1,9 +1,9 @@
 """What share of a text a Wikipedia dump holds: an index of its word 8-grams, and the asking.
 
 The index is a filter of hashes that every worker maps into memory. Of a large dump only every n-th
-hash is in it (and only those of a text are asked), so that it stays under 1 GB whatever the dump. A
-text is judged by 16 hashes or more. One hash in 200 passes the filter by chance; that 8 of 16 do
-happens once in 10^14 texts.
+hash is in it (and only those of a text are asked), so that it stays under 1 GB whatever the dump.
+One hash in 200 passes the filter by chance; in all, one in 100 of unrelated prose is held. A text
+is judged by 8 held ones or more: that 8 of 40 are (a share of 0.2) happens to one text in 10^8.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,8 +27,8 @@ from gptwo.pool import Task
 from gptwo.streams import MAGIC
 
 WORDS = 8  # of an n-gram: what the paper measures overlap with
-LEAST = 16  # n-grams that must be asked before a text is judged
-MOST = 500_000_000  # n-grams in the index, 1.5 bytes each ...
+LEAST = 8  # n-grams that must be held before a text is judged
+MOST = 450_000_000  # n-grams in the index, 1.5 bytes each ...
 MOST_TITLED = 8_000_000  # ... of which so many say which article they are from, 12 bytes each
 ARTICLES_AT_ONCE = 64
 _DENSITY = {True: 0.28, False: 0.08}  # words in a byte of a dump, compressed or not (measured)
@@ -136,7 +136,7 @@ def open_encyclopedia(path: Path) -> Encyclopedia:
 class Overlap:
     """How much of a text a dump holds."""
 
-    share: float  # of its n-grams; 0 where fewer than 16 were asked
+    share: float  # of its n-grams; 0 where fewer than 8 are held
     asked: int
     hashes: Hashes  # those that are held
 
@@ -147,7 +147,7 @@ def overlaps(texts: list[str], known: Encyclopedia) -> list[Overlap]:
     edges = np.searchsorted(found["text"], np.arange(len(texts) + 1)).tolist()
     return [
         Overlap(
-            share=(end - start) / count if count >= LEAST else 0.0,
+            share=(end - start) / count if end - start >= LEAST else 0.0,
             asked=count,
             hashes=found["hash"][start:end],
         )

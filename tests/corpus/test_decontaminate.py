@@ -4,7 +4,6 @@ import json
 import lzma
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_process import line_of, number_of, sentence
 from page_files import rows_of
 from test_build_corpus import prose
 
@@ -22,33 +22,14 @@ from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.decontaminate import cut_out
 from gptwo.corpus.evaluation import Piece, find_sets, read_set
 from gptwo.corpus.overlap import NUMBERS, find_hits, index_file, open_index
-from gptwo.corpus.shards import Draft, document_id, write_shard
 from gptwo.corpus.words import normalise
 from gptwo.errors import DataError
-from gptwo.pool import Job, Task
+from gptwo.pool import Task
 
 
 def write_lines(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def sentence(seed: int, words: int) -> str:
-    """Words that stand nowhere else."""
-    chance = random.Random(seed)
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    return " ".join("".join(chance.choices(letters, k=7)) for _ in range(words))
-
-
-class Here:
-    """Runs the tasks of a build in this process."""
-
-    def __init__(self, config: CorpusConfig) -> None:
-        self.config = config
-
-    def run(self, title: str, job: Job, tasks: Sequence[Task]) -> None:
-        for task in tasks:
-            job(task, self.config, lambda number: None)
 
 
 @dataclass(frozen=True)
@@ -65,16 +46,7 @@ def clean_of(tmp_path: Path, texts: list[str], sets: Path, **changes: Any) -> Ou
     """The stage alone, over two shards, and the parts it is split into."""
     config = CorpusConfig(decontaminate=(str(sets),), **changes)
     folder = tmp_path / "clean"
-    line = build._Line(folder / "work", Here(config))  # type: ignore[arg-type]
-    drafts = [
-        Draft(row=n, id=document_id(text), url=f"http://a.example/{n}", text=text)
-        for n, text in enumerate(texts)
-    ]
-    half = len(drafts) // 2
-    for name, part in (("a", drafts[:half]), ("b", drafts[half:])):
-        line.shards.append(folder / f"{name}.parquet")
-        write_shard(line.shards[-1], part)
-    line.totals = {"documents": len(texts), "characters": sum(map(len, texts))}
+    line = line_of(folder, texts, config)
     line.decontaminate(find_sets([sets]), folder)
     line.split(folder)
     return outcome(folder, line.details["overlap"])
@@ -84,8 +56,8 @@ def outcome(folder: Path, table: list[dict[str, Any]]) -> Outcome:
     kept = [row for split in ("train", "valid", "test") for row in rows_of(folder, split)]
     dropped = [row for row in rows_of(folder, "dropped") if row["stage"] == "decontaminate"]
     return Outcome(
-        kept={int(row["url"].rpartition("/")[2]): row["text"] for row in kept},
-        dropped={int(row["url"].rpartition("/")[2]): row for row in dropped},
+        kept={number_of(row): row["text"] for row in kept},
+        dropped={number_of(row): row for row in dropped},
         spans=pq.read_table(folder / "contaminated.parquet").to_pylist(),
         table=table,
     )
@@ -402,7 +374,7 @@ def test_real_passages_are_all_found_and_nothing_else_is_touched(
         at = words[chance.randrange(len(words))].start()
         texts[place] = f"{texts[place][:at]}{passage} {texts[place][at:]}"
     found = clean_of(tmp_path, texts, data_dir / "eval", decontaminate_action="cut")
-    spans = {int(span["url"].rpartition("/")[2]): span for span in found.spans}
+    spans = {number_of(span): span for span in found.spans}
     assert sorted(spans) == sorted(places) == sorted(found.kept.keys() & places)
     for place, (passage, piece) in zip(places, planted, strict=True):
         begin, end = spans[place]["begin"], spans[place]["end"]
