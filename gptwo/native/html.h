@@ -15,7 +15,8 @@
        for (int32_t i = 0; i < tree.count; i++) ... tree.nodes[i] ...
        html_free(&tree);                               or html_parse again: its memory serves again
 
-   `page` must stay where it is as long as the tree is used: spans may point into it. */
+   `page` must stay where it is as long as the tree is used: spans may point into it. Bytes past
+   ASCII are not looked at; line ends are line feeds, and NULs are gone, wherever they stood. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
