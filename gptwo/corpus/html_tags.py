@@ -17,11 +17,7 @@ _TAGS = (
 TAGS = _TAGS.split()
 TAG = {name: number for number, name in enumerate(TAGS)}
 
-_ATTRIBUTES = (
-    "class id role rel lang href itemprop itemtype type name property content data-component "
-    "data-testid"
-)
-ATTRIBUTES = frozenset(_ATTRIBUTES.split())  # the ones kept
+ATTRIBUTES = frozenset(("class", "id", "role", "itemprop", "rel", "lang"))  # the ones kept
 
 
 class Flag(IntFlag):

@@ -26,7 +26,7 @@ _WINDOWS_1252 = {
     if number not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 }
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
-_WANTED = ATTRIBUTES | {"hidden", "aria-hidden", "style"}
+_WANTED = ATTRIBUTES | {"href", "style", "hidden", "aria-hidden"}
 _NO_SPACE = str.maketrans("", "", SPACE)
 
 

@@ -574,7 +574,7 @@ static void keep_attribute(HtmlParser *p, HtmlTag *tag, int name, const uint8_t 
     int32_t start = (int32_t)(at - tree->page), size = (int32_t)(end - at);
     if (size && memchr(at, '&', (size_t)size)) start = read_text(p, at, end, 1, &size);
     tag->flags |= (uint8_t)flags_of(name, html_bytes(tree, start), size);
-    if (name >= ATTRIBUTE_style) return;
+    if (name >= ATTRIBUTE_href) return;
     tree->attributes[tree->attribute_count++] = (HtmlAttribute){name, start, size};
     tag->attributes++;
 }

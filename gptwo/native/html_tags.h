@@ -18,12 +18,10 @@
     X(canvas) X(svg) X(math) X(foreignobject) X(frameset) X(frame) X(noframes) X(noembed)          \
     X(marquee) X(basefont) X(bgsound)
 
-/* The attributes that are kept; of those from style on there are flags only. */
+/* The attributes that are kept; of those from href on there are flags only. */
 #define HTML_ATTRIBUTES(X)                                                                         \
-    X(class, "class") X(id, "id") X(role, "role") X(rel, "rel") X(lang, "lang") X(href, "href")    \
-    X(itemprop, "itemprop") X(itemtype, "itemtype") X(type, "type") X(name, "name")                \
-    X(property, "property") X(content, "content") X(data_component, "data-component")              \
-    X(data_testid, "data-testid") X(style, "style") X(hidden, "hidden")                            \
+    X(class, "class") X(id, "id") X(role, "role") X(itemprop, "itemprop") X(rel, "rel")            \
+    X(lang, "lang") X(href, "href") X(style, "style") X(hidden, "hidden")                          \
     X(aria_hidden, "aria-hidden")
 
 #define X(name) TAG_##name,
