@@ -24,6 +24,7 @@ setup(
         kernel("encode", CUT),
         kernel("links", []),
         kernel("html", HTML),
+        kernel("extract", [*HTML, "gptwo/native/lines.h"]),
         kernel("language", []),
         kernel("prose", []),
         kernel("minhash", ["gptwo/native/words.h"]),

@@ -17,7 +17,18 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "formats": ("convert to gguf and onnx, from TensorFlow", ("gguf", "onnx", "google-crc32c")),
     "demo": ("reproduce demo", ("starlette", "uvicorn")),
 }
-KERNELS = ("links", "html", "count", "merges", "encode", "language", "prose", "minhash", "ngrams")
+KERNELS = (
+    "links",
+    "html",
+    "extract",
+    "count",
+    "merges",
+    "encode",
+    "language",
+    "prose",
+    "minhash",
+    "ngrams",
+)
 
 
 def examine() -> dict[str, Any]:
