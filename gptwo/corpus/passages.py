@@ -104,13 +104,12 @@ def cut_passages(
         if draft.row not in found:
             continue
         lines = found[draft.row]
-        pieces = SEPARATORS[config.passages].split(draft.text)
+        pieces = [*SEPARATORS[config.passages].split(draft.text), ""]  # each with what follows it
         for line in lines:
-            pieces[2 * line["place"]] = ""
-            pieces[2 * line["place"] + 1 : 2 * line["place"] + 2] = [""]
+            pieces[2 * line["place"] : 2 * line["place"] + 2] = "", ""
         text = "".join(pieces).strip()
         if len(text) < LEAST_LEFT:
-            share = f"{len(lines)} of {len(pieces) // 2 + 1} {config.passages}s"
+            share = f"{len(lines)} of {len(pieces) // 2} {config.passages}s"
             draft.drop("repeated-passages", f"{share} stand elsewhere: {lines[0]['kept']}")
         else:
             draft.text, draft.id = text, document_id(text)
