@@ -30,25 +30,32 @@ static PyObject *node_of(const HtmlTree *tree, const HtmlNode *node) {
                          attributes);
 }
 
+/* Parse the one argument, a page; 0 with an exception when that fails. */
+static int parse_page(HtmlTree *tree, Py_buffer *page, PyObject *argument) {
+    if (PyObject_GetBuffer(argument, page, PyBUF_SIMPLE)) return 0;
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = html_parse(tree, page->buf, page->len);
+    Py_END_ALLOW_THREADS
+    if (!failed) return 1;
+    if (failed == HTML_TOO_LARGE)
+        PyErr_Format(PyExc_ValueError, "html: a page of %zd bytes, over %d", page->len, HTML_MOST);
+    else
+        PyErr_NoMemory();
+    html_free(tree);
+    PyBuffer_Release(page);
+    return 0;
+}
+
 PyDoc_STRVAR(parse_doc,
 "parse(page) -> [(tag, parent, last, flags, text, attributes), ...]\n\n"
 "The nodes of a page (UTF-8) in document order.");
 
-static PyObject *parse(PyObject *module, PyObject *args) {
-    Py_buffer page;
-    if (!PyArg_ParseTuple(args, "y*", &page)) return NULL;
+static PyObject *parse(PyObject *module, PyObject *argument) {
     HtmlTree tree = {0};
-    int failed;
-    Py_BEGIN_ALLOW_THREADS
-    failed = html_parse(&tree, page.buf, page.len);
-    Py_END_ALLOW_THREADS
-    PyObject *nodes = NULL;
-    if (failed == HTML_TOO_LARGE)
-        PyErr_Format(PyExc_ValueError, "html: a page of %zd bytes, over %d", page.len, HTML_MOST);
-    else if (failed)
-        PyErr_NoMemory();
-    else
-        nodes = PyList_New(tree.count);
+    Py_buffer page;
+    if (!parse_page(&tree, &page, argument)) return NULL;
+    PyObject *nodes = PyList_New(tree.count);
     for (int32_t i = 0; nodes && i < tree.count; i++) {
         PyObject *node = node_of(&tree, tree.nodes + i);
         if (node) PyList_SET_ITEM(nodes, i, node);
@@ -60,21 +67,17 @@ static PyObject *parse(PyObject *module, PyObject *args) {
 }
 
 PyDoc_STRVAR(count_doc,
-"count(page, times=1) -> nodes\n\n"
-"Parse a page (UTF-8) so many times: how many nodes it has. For measurements.");
+"count(page) -> nodes\n\n"
+"How many nodes a page (UTF-8) has: the parser alone, for measurements.");
 
-static PyObject *count(PyObject *module, PyObject *args) {
-    Py_buffer page;
-    int times = 1, failed = 0;
-    if (!PyArg_ParseTuple(args, "y*|i", &page, &times)) return NULL;
+static PyObject *count(PyObject *module, PyObject *argument) {
     HtmlTree tree = {0};
-    Py_BEGIN_ALLOW_THREADS
-    while (times-- > 0 && !failed) failed = html_parse(&tree, page.buf, page.len);
-    Py_END_ALLOW_THREADS
+    Py_buffer page;
+    if (!parse_page(&tree, &page, argument)) return NULL;
     int32_t nodes = tree.count;
     html_free(&tree);
     PyBuffer_Release(&page);
-    return failed ? PyErr_NoMemory() : PyLong_FromLong(nodes);
+    return PyLong_FromLong(nodes);
 }
 
 PyDoc_STRVAR(tags_doc,
@@ -92,8 +95,8 @@ static PyObject *tags(PyObject *module, PyObject *ignored) {
 }
 
 static PyMethodDef methods[] = {
-    {"parse", parse, METH_VARARGS, parse_doc},
-    {"count", count, METH_VARARGS, count_doc},
+    {"parse", parse, METH_O, parse_doc},
+    {"count", count, METH_O, count_doc},
     {"tags", tags, METH_NOARGS, tags_doc},
     {NULL, NULL, 0, NULL},
 };
