@@ -1,6 +1,6 @@
 """How fast pages are parsed, and how alike, beside resiliparse's lexbor: prints JSON.
 
-usage: python benchmarks/html.py DATA [--turns 5]
+usage: python benchmarks/parse.py DATA [--turns 5]
 
 DATA is a folder with `html/*/pages.tar.xz`. Both parse the same UTF-8 bytes in one process, in
 turns; a rate is megabytes per second of processor time, the best of the turns. Ours makes a flat
