@@ -67,6 +67,11 @@ def test_tables_are_those_of_the_twin() -> None:
     assert made == (root / "gptwo/native/html_entities.h").read_text(encoding="utf-8").rstrip()
 
 
+def test_every_tag_is_known_in_either_case() -> None:
+    for name in TAGS[2:]:
+        both(f"<body><table><{name.upper()} class=a>b</{name}>c<td><{name}y>d</{name}y>e")
+
+
 # Page -> what the body holds. Where the standard moves or copies nodes, what stays of that.
 SHAPES = {
     "void elements": ("a<br>b<img src=x>c<hr>d<input>e</br>f", "a br() b img() c hr() d input() e "
