@@ -57,8 +57,9 @@ def read_pages(folder: Path, max_bytes: int) -> Iterator[tuple[Visit, Response |
     spoiled: dict[str, Response] = {}
     for path in sorted([*folder.glob("*.warc.gz"), *folder.glob("*.warc")]):
         for response in read_warc(path, max_bytes):
-            if response.problem:
-                spoiled.setdefault(response.url, response)
+            if response.problem:  # or a redirect on the way to a page
+                if response.url in waiting:
+                    spoiled.setdefault(response.url, response)
                 continue
             for visit in waiting.pop(response.url, ()):
                 yield visit, response

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import date
+from math import inf
 
 PRESETS = ("webtext", "openwebtext")
 
@@ -33,27 +34,37 @@ class LinksConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CrawlConfig:
-    """How pages are asked for."""
+    """How pages are asked for. A budget of 0 is no limit."""
 
     user_agent: str = "gptwo/0.1 (text corpus for language model research)"
-    concurrency: int = 64  # hosts visited at once; one request at a time each
+    concurrency: int = 512  # hosts visited at once; one request at a time each
     host_delay_seconds: float = 1.0  # between requests to one host; robots.txt may ask for more
     max_delay_seconds: float = 30.0  # a longer crawl delay or Retry-After is cut to this
-    page_seconds: float = 20.0  # for one request, from connect to the last byte
-    retries: int = 2  # after time-outs, broken connections, 429 and 5xx
-    retry_seconds: float = 0.5  # before the first retry; doubles
+    page_seconds: float = 20.0  # for one request, from its name's address to the last byte
     max_redirects: int = 5
     max_bytes: int = 10_000_000  # of one body
-    segment_links: int = 500  # links committed together
+    retries: int = 2  # of one request, after faults that may pass
+    retry_seconds: float = 0.5  # before the first retry; doubles
+    host_retries: int = 10  # of all requests to one host
+    retry_share: float = 0.1  # of all requests that may be retries
+    host_failures: int = 5  # requests without an answer, one after the other, end a host
+    host_pages: int = 0  # links of one host that are asked for
+    host_bytes: int = 0  # of bodies from one host
+    total_pages: int = 0  # links that are asked for in all
+    total_bytes: int = 0  # of bodies in all
+    total_seconds: float = 0.0  # of one run of the command
+    dns_seconds: float = 300.0  # that a host's addresses are remembered
+    segment_links: int = 20_000  # in one WARC file
+    segment_bytes: int = 256_000_000  # of one WARC file, as written
     allow_private: bool = False  # open loopback and private networks
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "max_bytes", "segment_links"):
+        for name in ("concurrency", "max_bytes", "host_failures", "segment_links", "segment_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("host_delay_seconds", "retries", "retry_seconds", "max_redirects"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and not 0 <= value < inf:
+                raise ValueError(f"{name} must be finite and not negative, found {value}")
         if not re.fullmatch(r"[A-Za-z_-]+[\x20-\x7e]*", self.user_agent):
             raise ValueError(
                 f"user_agent must begin with a name for robots.txt, found {self.user_agent!r}"

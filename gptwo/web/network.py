@@ -1,21 +1,25 @@
 """Connections that refuse to reach into private networks.
 
-The address is checked where it is used: a host is resolved once for each connection, every address
-it has must be public, and the connection goes to the address that was checked. A name that changes
-its address between check and use (DNS rebinding) or hides a number has no second chance.
+The address is checked where it is used: every address of a host must be public, the connection goes
+to an address that was checked, and the socket itself is made only for such a one. A name that
+changes its address between check and use (DNS rebinding) or hides a number has no second chance:
+what the cache of names holds is checked again for each connection.
 """
 
-import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
-import httpcore2
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from gptwo.web.names import Names
+
+KEEPALIVE_SECONDS = 30.0
+NUMBER_SUFFIX = ".number.invalid"  # how a number is called where something takes all connections
 
 
-class PrivateAddressError(Exception):
+class PrivateAddressError(OSError):
     """A host that leads to this machine or its networks."""
 
 
@@ -42,58 +46,78 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """Resolves, checks and pins. `connect_to` ("host:port") takes every connection instead."""
+def number_of(host: str) -> str:
+    """The address that a host spells as a number, "" for a name.
 
-    def __init__(self, *, allow_private: bool, connect_to: str = "") -> None:
-        self._allow_private, self._connect_to = allow_private, connect_to
-        self._backend: Any = httpcore2.AnyIOBackend()
+    Systems take more spellings than one: 127.0.0.1 is 2130706433, 0x7f000001, 0177.0.0.1 and 127.1.
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
+    >>> number_of("0x7f.1"), number_of("site.example")
+    ('127.0.0.1', '')
+    """
+    if ":" in host:
+        return host  # only an IPv6 address may hold one
+    if not host[-1:].isalnum() or not host[:1].isdigit():
+        return ""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return ""
+
+
+class Guard(AbstractResolver):
+    """What the connector asks for addresses and sockets.
+
+    `connect_to` ("host:port") takes every connection instead; it is checked all the same.
+    """
+
+    def __init__(self, names: Names, *, allow_private: bool, connect_to: str = "") -> None:
+        self._names, self._allow_private, self._connect_to = names, allow_private, connect_to
+
+    def refuse(self, host: str, address: str) -> None:
+        if not self._allow_private and not is_public(address):
+            raise PrivateAddressError(f"{host} is {address}")
+
+    def dial(self, host: str) -> str:
+        """The host to give to the connector, which asks for no address of a plain number."""
+        number = number_of(host)
+        if not number:
+            return host
+        if self._connect_to:
+            return number.replace(".", "-").replace(":", "-") + NUMBER_SUFFIX
+        self.refuse(host, number)
+        return number
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Addresses of a host, all of them allowed."""
         if self._connect_to:
             host, _, number = self._connect_to.rpartition(":")
             port = int(number)
-        *first, last = await self._checked(host, port)
-        for address in first:  # a host may have IPv6 where this machine has none
-            with suppress(httpcore2.ConnectError):
-                return await self._connect(address, port, timeout, local_address, socket_options)
-        return await self._connect(last, port, timeout, local_address, socket_options)
+        addresses = await self._names.addresses(host)
+        for address in addresses:
+            self.refuse(host, address)
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in addresses
+        ]
 
-    async def _connect(
-        self,
-        address: str,
-        port: int,
-        timeout: float | None,
-        local_address: str | None,
-        socket_options: Iterable[Any] | None,
-    ) -> httpcore2.AsyncNetworkStream:
-        return await self._backend.connect_tcp(
-            address,
-            port,
-            timeout=timeout,
-            local_address=local_address,
-            socket_options=socket_options,
-        )
+    def make_socket(self, info: Any) -> socket.socket:
+        """The socket for one address: the last place where it can be refused."""
+        family, kind, protocol, _, address = info
+        self.refuse(str(address[0]), str(address[0]))
+        return socket.socket(family, kind, protocol)
 
-    async def _checked(self, host: str, port: int) -> list[str]:
-        """The addresses of a host, all of them allowed."""
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpcore2.ConnectError(f"{host} cannot be resolved: {error}") from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        refused = [address for address in addresses if not is_public(address)]
-        if refused and not self._allow_private:
-            raise PrivateAddressError(f"{host} is {refused[0]}")
-        return addresses
+    async def close(self) -> None:
+        """Nothing is held."""
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+
+def connector(guard: Guard) -> aiohttp.TCPConnector:
+    """Keeps connections open between requests to a host; the crawl limits how many there are."""
+    return aiohttp.TCPConnector(
+        limit=0,
+        resolver=guard,
+        use_dns_cache=False,
+        socket_factory=guard.make_socket,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+    )

@@ -4,6 +4,7 @@ import gzip
 import socket
 import subprocess
 import sys
+import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -18,6 +19,7 @@ from web_site import (
     ok,
     outcome_of,
     outcomes,
+    page_responses,
     records,
     reply,
     rows,
@@ -28,6 +30,7 @@ from web_site import (
 from gptwo.errors import UsageError
 from gptwo.web.config import CrawlConfig
 from gptwo.web.fetch import _retry_after
+from gptwo.web.names import UnknownNameError
 from gptwo.web.request import Answer
 
 # Pages
@@ -41,7 +44,9 @@ def test_an_ordinary_page(site: Site, tmp_path: Path) -> None:
     assert (row["outcome"], row["status"], row["bytes"], row["final_url"]) == (
         "ok", 200, 8, "http://a.example/page?q=1",
     )  # fmt: skip
-    assert manifest.counts == {"links": 1, "fetched": 1, "outcomes": {"ok": 1}, "bytes": 8}
+    assert manifest.counts == {
+        "links": 1, "fetched": 1, "outcomes": {"ok": 1}, "bytes": 8, "link_rot": {"alive": 1},
+    }  # fmt: skip
     assert manifest.kind == "pages" and "fetched.parquet" in manifest.files
     (hit,) = (hit for hit in site.hits if "robots" not in hit.url)
     assert hit.headers["host"] == "a.example" and hit.headers["user-agent"].startswith("gptwo/")
@@ -56,7 +61,7 @@ def test_addresses_that_are_not_ascii(site: Site, tmp_path: Path) -> None:
     urls = ["http://Bücher.example/café?ü=1", "http://b.example/page"]
     run_crawl(site, tmp_path, urls)
     assert set(outcomes(tmp_path / "pages").values()) == {"ok"}
-    pages = [record for record in records(tmp_path / "pages") if record.kind == "response"]
+    pages = page_responses(tmp_path / "pages")
     found = {row["final_url"] for row in rows(tmp_path / "pages").values()}
     assert {page.url for page in pages} == found
     assert all(url.isascii() for url in found)
@@ -84,20 +89,20 @@ def test_addresses_that_are_not_ascii(site: Site, tmp_path: Path) -> None:
         (send_then_close(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<p>"),
          "truncated"),
         (send_then_close(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-         "truncated"),
+         "bad-http|truncated"),
         (send_then_close(b"HTTP/1.1 200 OK\r\n\r\n<p>until the end"), "ok"),
         (send_then_close(b""), "connection"),
-        (send_then_close(b"<html>no head"), "connection"),
-        (send_then_close(b"HTTP/1.1 twohundred OK\r\n\r\n"), "connection"),
-        (send_then_close(b"HTTP/1.1 200 OK\r\nbad header line\r\n\r\n"), "connection"),
-        (send_then_close(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nxx"), "connection"),
+        (send_then_close(b"<html>no head"), "bad-http"),
+        (send_then_close(b"HTTP/1.1 twohundred OK\r\n\r\n"), "bad-http"),
+        (send_then_close(b"HTTP/1.1 200 OK\r\nbad header line\r\n\r\n"), "bad-http"),
+        (send_then_close(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nxx"), "bad-http"),
         (send_then_close(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nx"),
-         "connection"),
+         "bad-http"),
         (send_then_close(b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 200_000 + b"\r\n\r\n"),
-         "connection"),
+         "bad-http"),
         (send_then_close(b"HTTP/1.1 200 OK\r\nContent-Type: \xff\xb2;\r\n\r\nx"), "content-type"),
-        (send_then_close(b"HTTP/1.1 101 Switching\r\n\r\n"), "connection|http-101"),
-        (send_then_close(b"\x16\x03\x01\x02\x00\x01\x00" + bytes(50)), "connection"),
+        (send_then_close(b"HTTP/1.1 101 Switching\r\n\r\n"), "bad-http|http-101"),
+        (send_then_close(b"\x16\x03\x01\x02\x00\x01\x00" + bytes(50)), "bad-http"),
     ],
 )  # fmt: skip
 def test_answers(site: Site, tmp_path: Path, answer: object, outcome: str) -> None:
@@ -107,30 +112,34 @@ def test_answers(site: Site, tmp_path: Path, answer: object, outcome: str) -> No
     row = rows(tmp_path / "pages")[PAGE]
     assert (row["bytes"] > 0 or answer == ok("")) == (found == "ok")
     assert bool(row["sha256"]) == (found == "ok")
-    pages = [record for record in records(tmp_path / "pages") if record.kind == "response"]
+    pages = page_responses(tmp_path / "pages")
     assert len(pages) == (found == "ok")
 
 
-def test_hosts_that_do_not_answer(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = socket.getaddrinfo
+def test_hosts_that_do_not_answer(site: Site, tmp_path: Path) -> None:
+    def lookup(host: str) -> list[str]:
+        if "invalid" in host:
+            raise UnknownNameError(f"{host} cannot be resolved", passing=False)
+        return ["127.0.0.1"]
 
-    def lookup(host: object, *args: object, **more: object) -> list:
-        if "invalid" in str(host):
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return real(host, *args, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", lookup)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    site.address = ""
-    urls = [f"http://127.0.0.1:{port}/page", "http://no-such-host.invalid/page"]
-    run_crawl(site, tmp_path, urls, retries=0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = listener.getsockname()[1]  # listens, and resets who comes
+        site.address = ""
+        urls = [
+            f"http://127.0.0.1:{port}/page",
+            "http://no-such-host.invalid/page",
+            f"http://b.example:{port}/page",
+            f"https://c.example:{silent}/page",
+        ]
+        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
+        manifest = run_crawl(site, tmp_path, urls, lookup=lookup, retries=0, page_seconds=2.0)
     found = rows(tmp_path / "pages")
     # Not called "robots", although it was robots.txt that got no answer first.
-    assert {row["outcome"] for row in found.values()} == {"connection"}
+    assert [found[url]["outcome"] for url in urls] == ["refused", "dns", "refused", "connection"]
     assert "no-such-host.invalid" in found[urls[1]]["detail"]
+    assert manifest.counts["link_rot"] == {"refused": 2, "dns": 1, "broken": 1}
 
 
 def test_a_page_that_never_comes(site: Site, tmp_path: Path) -> None:
@@ -163,9 +172,19 @@ def test_redirects_are_followed_to_the_page(site: Site, tmp_path: Path) -> None:
     run_crawl(site, tmp_path, [url])
     row = rows(tmp_path / "pages")[url]
     assert (row["outcome"], row["final_url"]) == ("ok", "http://a.example/new?x=1")
-    assert [r.url for r in records(tmp_path / "pages") if r.kind == "response"] == [
-        "http://a.example/new?x=1"
-    ]
+    found = records(tmp_path / "pages")
+    answers = [(r.url, r.status) for r in found if r.kind == "response"]
+    assert answers == [
+        (url, "301"), ("http://a.example/old", "308"), ("http://a.example/new?x=1", "200"),
+    ]  # fmt: skip
+    assert [r.kind for r in found[1:]] == ["response", "request"] * 3 + ["metadata"]
+    assert found[1].http["location"] == "http://a.example/old" and found[1].body == b""
+    note = found[-1].body.decode().splitlines()
+    assert f"link: {url}" in note and "outcome: ok" in note and "charset: utf-8" in note
+    assert [line for line in note if line.startswith("via")] == [
+        f"via: 301 {url}", "via: 308 http://a.example/old",
+    ]  # fmt: skip
+    assert (row["redirects"], row["place"], row["charset"]) == (2, "moved", "utf-8")
 
 
 @pytest.mark.parametrize(
@@ -307,7 +326,7 @@ def test_the_archive_is_whole_and_as_it_came(site: Site, tmp_path: Path) -> None
     kept = records(tmp_path / "pages")
     kinds = [record.kind for record in kept]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "warcinfo": 3, "response": 4, "request": 4, "metadata": 4,
+        "warcinfo": 3, "response": 5, "request": 5, "metadata": 5,
     }  # fmt: skip
     one = next(r for r in kept if r.kind == "response" and r.url == "http://a.example/1")
     assert one.body == packed
@@ -318,18 +337,22 @@ def test_the_archive_is_whole_and_as_it_came(site: Site, tmp_path: Path) -> None
     assert before <= one.headers["WARC-Date"] <= after
     chunked = next(r for r in kept if r.kind == "response" and "chunked" in r.url)
     assert chunked.body == b"<p>chunks" and "transfer-encoding" not in chunked.http
-    links = [r.body.decode() for r in kept if r.kind == "metadata"]
-    assert "link: http://short.example/2\r\n" in links
+    notes = {r.url: r.body.decode() for r in kept if r.kind == "metadata"}
+    assert "link: http://a.example/1\r\noutcome: ok\r\n" in notes["http://a.example/1"]
+    assert "outcome: http-404\r\n" in notes["http://a.example/3"]
+    assert "charset: koi8-r\r\n" in notes["http://a.example/1"]
+    assert rows(tmp_path / "pages")["http://a.example/1"]["charset"] == "koi8-r"
     ids = [r.headers["WARC-Record-ID"] for r in kept]
     assert len(set(ids)) == len(ids) and all(i.startswith("<urn:uuid:") for i in ids)
     for record in kept:
-        if record.kind in ("request", "metadata"):
+        if record.kind == "request" or "WARC-Concurrent-To" in record.headers:
             (response,) = (
                 r
                 for r in kept
                 if r.headers["WARC-Record-ID"] == record.headers["WARC-Concurrent-To"]
             )
             assert (response.kind, response.url) == ("response", record.url)
+    assert one.headers["WARC-IP-Address"] == "127.0.0.1"
     request = next(r for r in kept if r.kind == "request" and r.url == "http://a.example/1")
     assert request.http["host"] == "a.example" and request.http["user-agent"]
 
@@ -341,6 +364,10 @@ def test_the_archive_is_whole_and_as_it_came(site: Site, tmp_path: Path) -> None
     "value",
     [
         {"concurrency": 0},
+        {"total_seconds": -1.0},
+        {"host_pages": -1},
+        {"dns_seconds": float("nan")},
+        {"retry_share": float("inf")},
         {"page_seconds": 0},
         {"retries": -1},
         {"user_agent": ""},

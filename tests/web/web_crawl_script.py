@@ -1,4 +1,4 @@
-"""A crawl in a process of its own: `web_crawl_script.py LINKS OUT ADDRESS`."""
+"""A crawl in a process of its own: `web_crawl_script.py LINKS OUT ADDRESS [CONCURRENCY]`."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from gptwo.web.config import CrawlConfig
 from gptwo.web.crawl import crawl
 
 if __name__ == "__main__":
-    links, out, address = sys.argv[1:]
-    config = CrawlConfig(**QUICK, segment_links=5, concurrency=2)
+    links, out, address, *rest = sys.argv[1:]
+    concurrency = int(rest[0]) if rest else 2
+    config = CrawlConfig(**QUICK, segment_links=5, concurrency=concurrency)
     crawl(Path(links), Path(out), config, connect_to=address)

@@ -18,6 +18,7 @@ from gptwo.progress import SILENT, Reporter
 from gptwo.web.config import CrawlConfig, LinksConfig
 from gptwo.web.crawl import crawl
 from gptwo.web.links import collect_links
+from gptwo.web.names import Lookup
 
 Reply = bytes | Callable[[socket.socket], None]
 
@@ -158,7 +159,12 @@ def link_folder(folder: Path, urls: list[str], **config: Any) -> Path:
 
 
 def run_crawl(
-    site: Site, tmp_path: Path, urls: list[str], reporter: Reporter = SILENT, **config: Any
+    site: Site,
+    tmp_path: Path,
+    urls: list[str],
+    reporter: Reporter = SILENT,
+    lookup: Lookup | None = None,
+    **config: Any,
 ) -> Manifest:
     """Crawl `urls` over the site into tmp_path/pages."""
     links = tmp_path / "links"
@@ -170,6 +176,7 @@ def run_crawl(
         CrawlConfig(**{**QUICK, **config}),
         reporter,
         connect_to=site.address,
+        lookup=lookup,
     )
 
 
@@ -189,6 +196,7 @@ class Record:
     headers: dict[str, str]
     http: dict[str, str]
     body: bytes
+    status: str = ""  # of a response
 
 
 def records(folder: Path) -> list[Record]:
@@ -205,9 +213,15 @@ def records(folder: Path) -> list[Record]:
                         dict(record.rec_headers.headers),
                         {name.lower(): value for name, value in http},
                         record.raw_stream.read(),
+                        record.http_headers.get_statuscode() if record.http_headers else "",
                     )
                 )
     return found
+
+
+def page_responses(folder: Path) -> list[Record]:
+    """The responses of a crawl that are pages, not redirects."""
+    return [r for r in records(folder) if r.kind == "response" and r.status == "200"]
 
 
 PAGE = "http://a.example/page"
