@@ -106,7 +106,7 @@ def words(names: str) -> list[str]:
     out: list[str] = []
     for word in _WORD.findall(names):
         out.append(word.lower())
-        if not (word.islower() or word.isupper()):  # shorter parts are often made by machines
+        if not (word[1:].islower() or word.isupper()):  # shorter parts are often made by machines
             out += [part.lower() for part in _HUMP.findall(word) if len(part) > 3]
     return out
 
