@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+EXTRACTOR_NAMES = ("quality", "bulk", "both")
 PRESET_NAMES = ("webtext", "gopher", "c4", "fineweb", "none")
 
 
@@ -14,7 +15,7 @@ class CorpusConfig:
     max_damaged_share: float = 0.1  # of a source's records, beyond the first ten, before we refuse
 
     # extract
-    extractor: str = "quality"  # trafilatura in fast mode
+    extractor: str = "quality"  # trafilatura; or "bulk", ours and fast; or what "both" agree on
     document_seconds: float = 30.0  # processor time one page may take
     document_memory_mb: int = 512  # address space one page may take
 
@@ -52,14 +53,17 @@ class CorpusConfig:
     valid_share: float = 0.05
     test_share: float = 0.05
 
+    # datasheet: a file of lines COUNT NAME, as OpenAI's domains.txt, to put beside our own
+    top_domains: str = ""
+
     def __post_init__(self) -> None:
         """Refuse values that no stage could honour; raises `ValueError` naming the field."""
         if self.max_document_bytes < 1:
             raise ValueError("max_document_bytes must be at least 1")
         if not 0 <= self.max_damaged_share <= 1:
             raise ValueError("max_damaged_share must be between 0 and 1")
-        if self.extractor != "quality":
-            raise ValueError("extractor must be 'quality'")
+        if self.extractor not in EXTRACTOR_NAMES:
+            raise ValueError(f"extractor must be one of {', '.join(EXTRACTOR_NAMES)}")
         if self.document_seconds <= 0:
             raise ValueError("document_seconds must be positive")
         if self.document_memory_mb < 64:

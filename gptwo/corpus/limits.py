@@ -1,11 +1,14 @@
 """What one document may cost: processor time and memory, enforced on this process."""
 
+import os
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+
+GRACE = 3  # times the seconds, after which the process dies
 
 
 class TimeUp(BaseException):
@@ -13,35 +16,42 @@ class TimeUp(BaseException):
 
 
 @contextmanager
-def bounded(seconds: float, memory_mb: int) -> Iterator[None]:
-    """Run a block under limits: `TimeUp` after `seconds` of processor time, `MemoryError` after
+def limits(seconds: float, memory_mb: int) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Gives `bounded`, under which a block may cost that much, each time anew.
+
+    `with bounded(): ...` raises `TimeUp` after `seconds` of processor time and `MemoryError` after
     `memory_mb` of new address space. Native code that does not come back dies with the process at
-    three times the time. For worker processes only: it sets signals and limits of the process.
+    GRACE times the time. For worker processes only: it sets signals and limits of the process.
     """
 
     def on_time(number: int, frame: FrameType | None) -> None:
         raise TimeUp
 
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_deadline = int(used.ru_utime + used.ru_stime + 3 * seconds) + 2
     cpu, memory = resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_AS)
+    sizes = os.open("/proc/self/statm", os.O_RDONLY)
+    page = resource.getpagesize()
+
+    @contextmanager
+    def bounded() -> Iterator[None]:
+        last = int(time.process_time() + GRACE * seconds) + 2
+        held = int(os.pread(sizes, 64, 0).split()[0]) * page
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (_at_most(last, cpu[1]), cpu[1]))
+            most = held + (memory_mb << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (_at_most(most, memory[1]), memory[1]))
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            resource.setrlimit(resource.RLIMIT_AS, memory)
+
     signal.signal(signal.SIGPROF, on_time)
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (_at_most(cpu_deadline, cpu[1]), cpu[1]))
-        address_space = _address_space() + (memory_mb << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (_at_most(address_space, memory[1]), memory[1]))
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        yield
+        yield bounded
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_AS, memory)
         resource.setrlimit(resource.RLIMIT_CPU, cpu)
+        os.close(sizes)
 
 
 def _at_most(limit: int, hard: int) -> int:
     return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-
-
-def _address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gptwo.corpus.limits import TimeUp, bounded
+from gptwo.corpus.limits import TimeUp, limits
 from gptwo.errors import DataError
 from gptwo.pool import Task
 
@@ -37,13 +37,13 @@ def limits_of_a_document() -> str:
     before = resource.getrlimit(resource.RLIMIT_AS)
     struck = [threading.current_thread() is threading.main_thread()]
     try:
-        with bounded(0.2, 512):
+        with limits(0.2, 512) as bounded, bounded():
             while True:
                 pass
     except TimeUp:
         struck.append(True)
     try:
-        with bounded(5, 64):
+        with limits(5, 64) as bounded, bounded():
             bytearray(200 << 20)
     except MemoryError:
         struck.append(True)

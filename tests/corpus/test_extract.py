@@ -1,119 +1,223 @@
-"""extract: main text, limits, and quality on real pages."""
+"""extract: main text and its layout, encodings, and pages that break an extractor."""
 
-import json
-import re
-import tarfile
 from pathlib import Path
 
 import pytest
+from hostile_pages import BROKEN, ENCODED, WORDS, document
 from page_files import html
 
-from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.extract import extract_file, extract_text, separate_paragraphs
+from gptwo.corpus.both import agreement
+from gptwo.corpus.config import EXTRACTOR_NAMES, CorpusConfig
+from gptwo.corpus.encoding import decode
+from gptwo.corpus.extract import EXTRACTORS, extract_file, extract_text
+from gptwo.corpus.quality import extract_once
 from gptwo.corpus.shards import Draft, read_shard, write_shard
-from gptwo.pool import Task
+from gptwo.pool import Pool, Task
+from gptwo.progress import SILENT
 
 PROSE = "\n\n".join(
     f"Paragraph {i} tells at some length, and in whole sentences, what happened in the town."
     for i in range(6)
 )
+ALL = sorted(EXTRACTORS)
 
 
-def extract(drafts: list[Draft], tmp_path: Path, **settings: float) -> list[Draft]:
-    write_shard(tmp_path / "in.parquet", drafts)
-    task = Task(
-        input=tmp_path / "in.parquet", output=tmp_path / "out.parquet", skip=((1, "SIGSEGV"),)
-    )
-    extract_file(task, CorpusConfig(**settings), lambda position: None)  # type: ignore[arg-type]
-    return read_shard(tmp_path / "out.parquet", kept=False)
+def extract(drafts: list[Draft], folder: Path, **settings: float | str) -> list[Draft]:
+    write_shard(folder / "in.parquet", drafts)
+    config = CorpusConfig(**settings)  # type: ignore[arg-type]
+    out = folder / "out.parquet"
+    extract_file(Task(input=folder / "in.parquet", output=out), config, lambda position: None)
+    return read_shard(out, kept=False)
 
 
-def test_the_main_text_in_paragraphs() -> None:
-    text = extract_text(html(PROSE))
+def test_every_extractor_has_a_name_in_the_settings() -> None:
+    assert set(EXTRACTORS) == set(EXTRACTOR_NAMES)
+    with pytest.raises(ValueError, match="extractor must be one of quality, bulk, both"):
+        CorpusConfig(extractor="dragnet")
+
+
+@pytest.mark.parametrize("extractor", ALL)
+def test_the_main_text_in_paragraphs(extractor: str) -> None:
+    text = extract_text(html(PROSE), extractor)
     assert PROSE in text
     assert "Buy one" not in text and "Copyright" not in text
 
 
-def test_lists_stay_together() -> None:
-    lines = "intro\n- one\n- two\noutro\n| a | b |\n| c | d |"
-    assert separate_paragraphs(lines) == "intro\n\n- one\n- two\n\noutro\n\n| a | b |\n| c | d |"
+BODY = """
+<h2>A heading <em>of</em> two</h2>
+<p>One <b>bold</b> word, a <a href="/x">link</a>, H<sub>2</sub>O,&nbsp;soft&shy;ly.</p>
+<p>Roses are red,<br>violets are blue</p>
+<ul><li>one <i>item</i></li><li>two<ul><li>inner</li></ul></li></ul>
+<pre><code>def f(x):
+    return x
+
+print(f(1))</code></pre>
+<pre>plain
+  indented</pre>
+<blockquote><p>Quoted once.</p><p>Quoted twice.</p></blockquote>
+<table><tr><th>year</th><th>wheels</th></tr><tr><td>1900</td><td>two</td></tr></table>
+"""
+LAID_OUT = """A heading of two
+
+One bold word, a link, H2O, softly.
+
+Roses are red,
+violets are blue
+
+- one item
+- two
+  - inner
+
+def f(x):
+    return x
+
+print(f(1))
+
+plain
+  indented
+
+Quoted once.
+
+Quoted twice.
+
+| year | wheels |
+| 1900 | two |"""
 
 
-def test_pages_texts_and_killers(tmp_path: Path) -> None:
-    drafts = [
-        Draft(payload=html(PROSE).encode()),
-        Draft(payload=html(PROSE).encode()),  # said to have killed a worker
-        Draft(text="already text", id="kept"),
-        Draft(payload=b"<html><body></body></html>"),
-    ]
-    page, killer, text, empty = extract(drafts, tmp_path)
-    assert PROSE in page.text and page.payload is None and len(page.id) == 32
-    assert (killer.reason, killer.detail) == ("killed-the-extractor", "SIGSEGV")
-    assert (text.text, text.id, text.reason) == ("already text", "kept", "")
-    assert empty.reason == "no-main-text"
+def test_layout() -> None:
+    text = extract_once(document(f"<article><p>{WORDS * 5}</p>{BODY}<p>{WORDS * 6}</p></article>"))
+    blocks = text.split("\n\n")
+    assert blocks[0] == (WORDS * 5).strip() and blocks[-1] == (WORDS * 6).strip()
+    assert "\n\n".join(blocks[1:-1]) == LAID_OUT
 
 
-def test_hostile_pages_cost_only_themselves(tmp_path: Path) -> None:
-    row = "<tr>" + "<td>cell text</td>" * 20 + "</tr>"
-    hostile = {
-        "deep": "<div>" * 100_000 + "hello " * 100,
-        "bold": "<p>" + "<b>" * 50_000 + "x",
-        "table": "<table>" + row * 20_000,
-        "no-end": "<p>some words here and there " * 50_000,
-        "nul": "\0" * 1000,
-        "attributes": "<p " + "a=1 " * 100_000 + ">" + "text " * 300,
-    }
-    drafts = [Draft(payload=page.encode(), url=name) for name, page in hostile.items()]
-    drafts.insert(1, Draft(payload=b"placeholder"))
-    drafts.append(Draft(payload=html(PROSE).encode(), url="good"))
-    out = {d.url: d for d in extract(drafts, tmp_path, document_seconds=0.5)}
-    assert out["table"].reason == "too-slow" and out["table"].detail == "more than 0.5 s"
-    assert out["deep"].reason and out["nul"].reason == "no-main-text"
-    assert PROSE in out["good"].text
+def test_a_table_for_its_looks_and_a_list_of_texts_give_paragraphs() -> None:
+    long, other = (WORDS * 6).strip(), (WORDS * 7).strip()
+    table = f"<table><tr><td><p>{long}</p><p>{other}</p></td><td>aside</td></tr></table>"
+    items = f"<ul><li>short</li><li><p>{long}</p><p>{other}</p></li><li>end</li></ul>"
+    text = extract_once(document(f"<article><p>{WORDS * 3}</p>{table}</article>"))
+    assert f"{long}\n\n{other}\n\naside" in text
+    text = extract_once(document(f"<article><p>{WORDS * 3}</p>{items}<p>{WORDS * 9}</p></article>"))
+    assert f"- short\n\n{long}\n\n{other}\n\n- end" in text
+
+
+def test_what_trafilatura_keeps_too_often_is_left_out() -> None:
+    header = "<header><h1>The title</h1><p>By the author of it, on a day in May.</p></header>"
+    link = '<p><a href="/other">Read more: another article that is not this one</a></p>'
+    text = extract_once(document(f"<article>{header}<p>{WORDS * 9}</p>{link}</article>"))
+    assert text == (WORDS * 9).strip()
+    whole = document(f"<header><article><p>{WORDS * 9}</p></article></header>")
+    assert extract_once(whole) == (WORDS * 9).strip()  # a header that holds everything
+
+
+def test_quality_takes_what_bulk_finds_where_it_finds_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gptwo.corpus.quality.extract_once", lambda page: "short text")
+    for found, expected in (("x" * 30, "short text"), ("x" * 31, "x" * 31)):
+        monkeypatch.setattr("gptwo.corpus.quality.extract_bulk", lambda page, text=found: text)
+        assert extract_text("<p>", "quality") == expected
+
+
+def test_both_keep_what_two_found() -> None:
+    first = "Title\n\nOne two three.\n\n- a b\n- c d\n\nShare this"
+    second = "One two  three. c d!"
+    assert agreement(first, second) == "One two three.\n\n- c d"
+    assert agreement("", "anything") == "anything"  # one that found nothing is not believed
+    assert agreement("only this here", "something else, and longer") == "something else, and longer"
+    assert agreement("{\n}\n\nOne two", "One two") == "{\n}\n\nOne two"  # no words, no doubt
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_encodings(name: str) -> None:
+    page, text = ENCODED[name]
+    assert text.strip() in decode(page())
+
+
+def test_encodings_that_lie_or_break() -> None:
+    umlauts = "Größe, Übung, Ärger, Fuß, Öl, süß, Löwe, Tür, Käse, Müll, Äpfel, für, schön, "
+    cut = (umlauts * 3).encode()[:-3] + b"\xc3"
+    assert decode(cut) == (umlauts * 3)[:-3] + "\ufffd"
+    assert decode(cut, "utf-8") == decode(cut) == decode(cut, "no-such-charset")
+    assert decode("naïve".encode("latin-1"), "utf-8") == "naïve"
+    pair = "\U0001f600".encode("utf-16-be")  # as two surrogates, each encoded by itself
+    surrogates = "".join(chr(int.from_bytes(pair[i : i + 2])) for i in (0, 2))
+    assert decode(surrogates.encode("utf-8", "surrogatepass")) == "\U0001f600"
+    for order in ("le", "be"):
+        assert (
+            decode("<p>水車は、今でも。</p>".encode(f"utf-16-{order}")) == "<p>水車は、今でも。</p>"
+        )
+    assert decode(b"<p>\xed\xa0\x80 lone") == "<p>\ufffd lone"
+
+
+def test_pages_without_markup_and_closed_at_once() -> None:
+    assert extract_text('{"title": "' + WORDS * 9 + '"}') == ""
+    closed = '<!DOCTYPE html><html lang="en" />' + html(PROSE).partition("<html>")[2]
+    assert PROSE in extract_text(closed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extractor", ALL)
+def test_broken_pages_cost_only_themselves(extractor: str, tmp_path: Path) -> None:
+    """In a worker process, as in a corpus; whole pages before, between and after."""
+    good = html(PROSE).encode()
+    drafts = [Draft(payload=good, url="good 0")]
+    for name, make in BROKEN.items():
+        drafts += [Draft(payload=make(), url=name), Draft(payload=good, url=f"good after {name}")]
+    write_shard(tmp_path / "in.parquet", drafts)
+    task = Task(input=tmp_path / "in.parquet", output=tmp_path / "out" / "0.parquet")
+    config = CorpusConfig(extractor=extractor, document_seconds=0.2)
+    with Pool(config, 1, SILENT, preload="gptwo.corpus.build") as pool:
+        pool.run("extract", extract_file, [task])
+    out = {draft.url: draft for draft in read_shard(task.output, kept=False)}
+    assert len(out) == len(drafts)
+    for url, draft in out.items():
+        if url.startswith("good"):
+            assert PROSE in draft.text, url
+        assert bool(draft.text) != bool(draft.reason), url
+        assert draft.reason in ("", "no-main-text", "too-slow", "too-much-memory"), url
+        assert "\0" not in draft.text
+        draft.text.encode()  # no lone surrogates
+
+
+def test_time_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(page: str) -> str:
+        while True:
+            pass
+
+    monkeypatch.setitem(EXTRACTORS, "quality", endless)
+    (out,) = extract([Draft(payload=b"<p>")], tmp_path, document_seconds=0.1)
+    assert (out.reason, out.detail) == ("too-slow", "more than 0.1 s")
 
 
 def test_memory_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hungry(page: str) -> str:
         return "x" * (3 << 30)  # more than the heap of a test process may hold free
 
-    monkeypatch.setattr("gptwo.corpus.extract.extract_text", hungry)
+    monkeypatch.setitem(EXTRACTORS, "quality", hungry)
     (out,) = extract([Draft(payload=b"<p>")], tmp_path, document_memory_mb=64)
     assert (out.reason, out.detail) == ("too-much-memory", "more than 64 MB")
 
 
-def shingle_f1(found: str, true: str) -> tuple[float, float]:
-    """Precision and recall over multisets of word 4-grams, as the benchmark defines them."""
+def test_an_error_is_that_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def picky(page: str) -> str:
+        if "bad" in page:
+            raise AttributeError("no such thing")
+        return page
 
-    def grams(text: str) -> dict[tuple[str, ...], int]:
-        words = re.findall(r"\w+", text)
-        n = min(4, len(words)) or 1
-        counts: dict[tuple[str, ...], int] = {}
-        for i in range(max(len(words) - n + 1, 0)):
-            gram = tuple(words[i : i + n])
-            counts[gram] = counts.get(gram, 0) + 1
-        return counts
-
-    a, b = grams(found), grams(true)
-    common = sum(min(count, b.get(gram, 0)) for gram, count in a.items())
-    return common / max(sum(a.values()), 1), common / max(sum(b.values()), 1)
+    monkeypatch.setitem(EXTRACTORS, "quality", picky)
+    bad, good = extract([Draft(payload=b"<p>bad"), Draft(payload=b"<p>good")], tmp_path)
+    assert (bad.reason, bad.detail) == ("not-parsed", "AttributeError: no such thing")
+    assert good.text == "<p>good" and len(good.id) == 32
 
 
-@pytest.mark.slow
-def test_quality_on_the_article_benchmark(data_dir: Path) -> None:
-    folder = data_dir / "html" / "article_extraction_dev"
-    truth = json.loads((folder / "ground_truth.json").read_text())
-    precisions, recalls = [], []
-    with tarfile.open(folder / "pages.tar.xz") as archive:
-        for member in archive:
-            key = Path(member.name).stem
-            if member.isfile() and key in truth:
-                page = archive.extractfile(member)
-                assert page is not None
-                found = extract_text(page.read().decode("utf-8", "replace"))
-                precision, recall = shingle_f1(found, truth[key]["articleBody"])
-                precisions.append(precision)
-                recalls.append(recall)
-    assert len(precisions) == 91
-    precision, recall = sum(precisions) / 91, sum(recalls) / 91
-    f1 = 2 * precision * recall / (precision + recall)
-    assert f1 > 0.95, (f1, precision, recall)
+def test_texts_pass_through_and_empty_pages_are_named(tmp_path: Path) -> None:
+    drafts = [
+        Draft(text="already text", id="kept"),
+        Draft(payload=b"<html><body></body></html>"),
+        Draft(payload=html(PROSE).encode()),
+    ]
+    text, empty, page = extract(drafts, tmp_path)
+    assert (text.text, text.id, text.reason) == ("already text", "kept", "")
+    assert empty.reason == "no-main-text"
+    assert PROSE in page.text and page.payload is None and len(page.id) == 32
