@@ -71,7 +71,7 @@ def spans_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> N
     edges = np.flatnonzero(np.diff(hits["row"], prepend=-1, append=-1))
     for start, end in pairwise(edges.tolist()):
         found = []
-        for first, last in passages(hits, start, end, index.words):
+        for first, last in passages(hits, start, end, index):
             passage = _passage(hits, first, last, index)
             if _counts(passage, bool(rare[first : last + 1].any()), config):
                 found.append(passage)
@@ -92,19 +92,21 @@ def left_file(spans: Path) -> Path:
 
 
 def passages(
-    hits: dict[str, NDArray[Any]], start: int, end: int, words: int
+    hits: dict[str, NDArray[Any]], start: int, end: int, index: Index
 ) -> Iterator[tuple[int, int]]:
     """The first and last hit of each passage in one document, hits[start:end].
 
     Hits that overlap or touch are one passage; so are hits of one piece with a few other words
     between them, fewer than an n-gram has: there the document, or the set, was edited.
     """
-    word, piece, place = hits["word"], hits["piece"], hits["place"]
+    word, gram = hits["word"], hits["gram"]
     first = start
     for hit in range(start + 1, end):
-        here, there = word[hit] - word[hit - 1], place[hit] - place[hit - 1]
-        same = piece[hit] == piece[hit - 1] and there > 0 and abs(there - here) < words
-        if here > words and not (same and here < 2 * words):
+        step = word[hit] - word[hit - 1]
+        near = step <= index.words or (
+            step < 2 * index.words and index.share_a_piece(gram[hit - 1], gram[hit])
+        )
+        if not near:
             yield first, hit - 1
             first = hit
     yield first, end - 1
@@ -200,9 +202,9 @@ def table_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> N
         found = database.sql(query, params=[names(spans)]).to_arrow_table().to_pylist()
     of_set = {row.pop("set"): row for row in found}
     nothing = {"examples_hit": 0, "documents": 0, "passages": 0}
-    owner, rows = index.pieces["set"].to_numpy()[index.held[:, 1]], []
+    owner, rows = index.pieces["set"].to_numpy()[index.held[1]], []
     for number, size in enumerate(index.sets):
-        own = np.unique(index.held[owner == number, 0])
+        own = np.unique(index.held[0, owner == number])
         counts = {"found": int(before[own].sum()), "left": int(after[own].sum())}
         shares = {f"{name}_share": round(n / max(len(own), 1), 6) for name, n in counts.items()}
         rows.append({**size, **counts, **shares, **of_set.get(size["set"], nothing)})

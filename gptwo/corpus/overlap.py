@@ -51,8 +51,15 @@ class Index:
     members: Hashes  # the filter
     hashes: Hashes  # sorted
     first: NDArray[np.int32]  # (n-grams, 2) the piece that first holds it, and at which word
-    held: NDArray[np.int32]  # (occurrences, 2) n-gram and piece: each pair once, sorted
+    held: NDArray[np.int32]  # (2, occurrences) n-gram and piece: each pair once, sorted
     pieces: pa.Table  # set (its number), number (of the example), words (with spaces between)
+
+    def share_a_piece(self, a: int, b: int) -> bool:
+        """Whether a piece holds both of two n-grams."""
+        one, other = (
+            self.held[1, slice(*np.searchsorted(self.held[0], (gram, gram + 1)))] for gram in (a, b)
+        )
+        return len(np.intersect1d(one, other)) > 0
 
 
 def index_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
@@ -75,12 +82,12 @@ def index_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> N
     found = np.concatenate(places)
     hashes, first, gram = np.unique(found["hash"], return_index=True, return_inverse=True)
     pairs = np.unique(gram * table.num_rows + found["piece"])
-    held = np.stack(np.divmod(pairs, table.num_rows), axis=1).astype(np.int32)
+    held = np.stack(np.divmod(pairs, table.num_rows)).astype(np.int32)
     members = make_filter(len(hashes))
     fill(members, hashes)
     set_of = table["set"].to_numpy()
     for number, size in enumerate(sizes):
-        size["ngrams"] = len(np.unique(held[set_of[held[:, 1]] == number, 0]))
+        size["ngrams"] = len(np.unique(held[0, set_of[held[1]] == number]))
     _save(folder / "members.npy", members)
     _save(folder / "hashes.npy", hashes)
     _save(folder / "first.npy", np.stack([found["piece"][first], found["word"][first]], axis=1))

@@ -68,6 +68,7 @@ static int fold(uint32_t code, uint8_t *out) {
 static inline int next_word(Words *words, Word *word) {
     const uint8_t *at = words->at, *end = words->end;
     uint64_t hash = 0, power = 1; /* power is 1 between words alone: FACTOR is odd */
+    word->begin = at;
     while (at < end) {
         uint8_t value = folded[*at];
         if (value && value != NOT_ASCII) {
