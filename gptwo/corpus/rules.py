@@ -15,14 +15,8 @@ from gptwo.corpus.shards import Draft, document_id, stages_file
 from gptwo.pool import Task
 
 Rule = Callable[[Prose], str]
-POLICY_PHRASES = (
-    "terms of use",
-    "privacy policy",
-    "cookie policy",
-    "uses cookies",
-    "use of cookies",
-    "use cookies",
-)
+POLICY_PHRASES = ("terms of use", "privacy policy")
+COOKIE_PHRASES = ("cookie policy", "uses cookies", "use of cookies", "use cookies")
 _CITATION = re.compile(r"\[(?:\d*|edit|citation needed)]")
 
 
@@ -198,9 +192,10 @@ def c4_line(line: str) -> str:
     """A line without citation marks; "" for fewer than 3 words, and for a notice about scripts,
     cookies or policies."""
     words = line.split()
-    if len(words) < 3 or max(map(len, words)) > 1000:
+    if len(words) < 3 or (len(line) > 1000 and max(map(len, words)) > 1000):
         return ""
-    line = _CITATION.sub("", line).strip()
+    if "[" in line:
+        line = _CITATION.sub("", line).strip()
     lowered = line.lower()
     if "lorem ipsum" in lowered:
         return line  # and the page goes
@@ -208,7 +203,8 @@ def c4_line(line: str) -> str:
         return ""
     if "{" in line:
         return line  # and the page goes
-    return "" if any(phrase in lowered for phrase in POLICY_PHRASES) else line
+    phrases = (*POLICY_PHRASES, *COOKIE_PHRASES) if "cookie" in lowered else POLICY_PHRASES
+    return "" if any(phrase in lowered for phrase in phrases) else line
 
 
 def c4_sentence_line(line: str) -> str:

@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import random
+import re
 import sys
 from itertools import islice
 from pathlib import Path
@@ -76,6 +77,8 @@ def test_settings(tmp_path: Path) -> None:
     assert [draft.reason == "" for draft in kept] == [False, True, False]
     every = drafts_of(tmp_path, [*texts, "12"], CorpusConfig(language=""))
     assert not any(draft.reason for draft in every)
+    loose = drafts_of(tmp_path, ["x", "12"], CorpusConfig(language_threshold=0.0))
+    assert [draft.reason for draft in loose] == ["", "uncertain-language"]
     strict = drafts_of(tmp_path, ["Malformed request"], CorpusConfig(language_threshold=1.0))
     assert strict[0].reason
 
@@ -113,6 +116,13 @@ def test_short_mixed_and_strange_texts(text: str, expected: str, certain: bool) 
     found, score = detect(local_detector(), text)
     assert 0 <= score <= 1 and (score >= 0.65) == certain
     assert found == expected or not certain
+
+
+@given(st.text(st.sampled_from("ABCabc ÉéЯя1."), max_size=30))
+def test_capitals_are_told_as_the_library_does(text: str) -> None:
+    capitals, small = re.findall("[A-Z]", text), re.findall("[a-z]", text)
+    expected = len(capitals) > 0.8 * (len(capitals) + len(small))
+    assert language._mostly_capitals(text.encode()) == expected
 
 
 def test_code_is_english_or_uncertain() -> None:
