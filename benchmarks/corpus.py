@@ -33,7 +33,6 @@ from gptwo.artifacts import read_manifest
 from gptwo.corpus import dedup, near
 from gptwo.corpus.build import build_corpus
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.minhash import BANDS
 from gptwo.pool import Pool, Task
 from gptwo.progress import SILENT
 from gptwo.world import machine
@@ -147,8 +146,7 @@ SECONDS: dict[str, float] = defaultdict(float)
 
 def steps(source: str, out: str, workers: str, settings: str) -> None:
     """A corpus in one process; prints the processor seconds of each kind of task."""
-    whole = gptwo.corpus.build
-    whole.Pool = Alone  # type: ignore[misc, assignment]
+    gptwo.corpus.build.open_executor = lambda *asked: Alone(asked[2])  # type: ignore[assignment]
     began = time.process_time()
     build(source, out, workers, settings)
     rest = time.process_time() - began - sum(SECONDS.values())
@@ -171,7 +169,8 @@ def joins(folder: str, documents: str, workers: str) -> None:
 
         found = run("copies", dedup.copies_file, [(keys, part, parts) for part in range(parts)])
         copies = run("losers", dedup.losers_file, [found])[0]
-        asked = [(keys, copies, n, part, parts) for n in range(BANDS) for part in range(parts)]
+        groups = near.band_groups(int(documents))
+        asked = [(keys, copies, bands, part, parts) for bands in groups for part in range(parts)]
         pairs = run("pairs", near.pairs_file, asked)
         mark = run("buckets", near.buckets_file, [(keys, pairs)])[0]
         joined = pq.read_metadata(near.bucket_files(mark)[0]).num_rows

@@ -201,7 +201,7 @@ def find_copies(texts: list[str], folder: Path) -> tuple[set[Pair], set[Pair], d
 
     keys = run("keys", dedup.keys_file, shards)
     copies = run("none", dedup.losers_file, [[]])[0]
-    asked = [(keys, copies, band, 0, 1) for band in range(BANDS)]
+    asked = [(keys, copies, bands, 0, 1) for bands in near.band_groups(len(texts))]
     candidates = run("pairs", near.pairs_file, asked)
     mark = run("buckets", near.buckets_file, [(keys, candidates)])[0]
     places, pairs = near.bucket_files(mark)

@@ -56,7 +56,8 @@ def page_of(text: str, number: int, chance: random.Random) -> str:
         f"</nav></header>\n<main><article><h1>{title}</h1><div class='byline'>By A. Writer"
         f"</div>\n{body}\n</article></main>\n<aside class='sidebar'><h3>Related stories</h3><ul>"
         f"{related}</ul></aside>\n<div class='newsletter'><form action='/subscribe'>"
-        f"<label>Get our newsletter</label><input type='email' name='mail'><button>Sign up</button></form></div>\n<footer>"
+        f"<label>Get our newsletter</label><input type='email' name='mail'>"
+        f"<button>Sign up</button></form></div>\n<footer>"
         f"<ul>{links}</ul><p>Copyright 2017. All rights reserved. Terms of use, privacy policy.</p>"
         f"</footer></body></html>"
     )

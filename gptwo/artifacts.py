@@ -10,18 +10,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from gptwo.config import differences
 from gptwo.errors import DataError, GptwoError, UsageError
 from gptwo.lock import LOCK, disk_errors, lock, refuse_file
+from gptwo.progress import SILENT, Reporter
+from gptwo.records import label_paths
 
 MANIFEST = "manifest.json"
 WORK = ".work"  # partial results of an unfinished stage
 FORMAT_VERSION = 1
+PIECE = 1 << 20  # bytes of a file that are hashed at a time
 
 
 @contextmanager
@@ -76,9 +80,14 @@ def read_json(path: Path, *, error: type[GptwoError] = DataError) -> Any:
         ) from damage
 
 
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def sha256_file(path: Path, advance: Callable[[], None] = lambda: None) -> str:
+    """The hash of a file in hex; `advance` is called after every piece."""
+    found, buffer = hashlib.sha256(), bytearray(PIECE)
+    with path.open("rb", buffering=0) as handle:
+        while count := handle.readinto(buffer):
+            found.update(memoryview(buffer)[:count])
+            advance()
+    return found.hexdigest()
 
 
 def digest(value: object) -> str:
@@ -200,32 +209,37 @@ def content_files(folder: Path) -> list[str]:
     )
 
 
-def label_paths(paths: Iterable[Path]) -> dict[Path, str]:
-    """path -> its last part, or as much of the path as tells it from the others.
-
-    A label goes into manifests and documents: it must not tell where a folder happens to lie.
-    """
-    unique = sorted(set(paths))
-    names = [path.resolve().name for path in unique]
-    return {
-        path: name if names.count(name) == 1 else str(path)
-        for path, name in zip(unique, names, strict=True)
-    }
-
-
-def fingerprint_inputs(paths: Iterable[Path]) -> dict[str, str]:
+def fingerprint_inputs(paths: Iterable[Path], reporter: Reporter = SILENT) -> dict[str, str]:
     """label -> SHA-256 for files a user handed in; folders count through their files."""
-    return {label: _fingerprint(path) for path, label in label_paths(paths).items()}
+    labels = label_paths(paths)
+    files = {path: _files_in(path) for path in labels}
+    pieces = sum(-(-file.stat().st_size // PIECE) for held in files.values() for file in held)
+    with reporter.bar("reading inputs", pieces, "MiB") as bar:
+
+        def advance() -> None:
+            reporter.check()
+            bar.advance()
+
+        return {label: _fingerprint(path, files[path], advance) for path, label in labels.items()}
 
 
-def _fingerprint(path: Path) -> str:
+def _files_in(path: Path) -> list[Path]:
+    """The files that must be read to know a path; none where a manifest speaks for them."""
     if not path.exists():
         raise DataError(f"{path} does not exist", remedy="check the path")
     if not path.is_dir():
-        return sha256_file(path)
+        return [path]
+    if (path / MANIFEST).exists():
+        return []
+    return [path / name for name in content_files(path)]
+
+
+def _fingerprint(path: Path, files: list[Path], advance: Callable[[], None]) -> str:
+    if not path.is_dir():
+        return sha256_file(path, advance)
     if (path / MANIFEST).exists():
         return read_manifest(path).fingerprint
-    return digest({name: sha256_file(path / name) for name in content_files(path)})
+    return digest({str(file.relative_to(path)): sha256_file(file, advance) for file in files})
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -233,18 +247,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.rglob("*.tmp-*"):
         if path.is_file():
             path.unlink(missing_ok=True)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`["lr: 0.001 -> 0.003"]`: where two nested settings differ."""
-    lines = []
-    for key in sorted({*old, *new}):
-        a, b, name = old.get(key), new.get(key), f"{prefix}{key}"
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            lines += differences(a, b, f"{name}.")
-        elif a != b:
-            lines.append(f"{name}: {a!r} -> {b!r}")
-    return lines
 
 
 @dataclass

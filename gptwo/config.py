@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from gptwo.errors import UsageError
@@ -14,6 +14,18 @@ Config = TypeVar("Config")
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain values, as they are saved and compared."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`["lr: 0.001 -> 0.003"]`: where two nested settings differ."""
+    lines = []
+    for key in sorted({*old, *new}):
+        a, b, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{name}.")
+        elif a != b:
+            lines.append(f"{name}: {a!r} -> {b!r}")
+    return lines
 
 
 def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:

@@ -1,6 +1,8 @@
 """The nouns that rooms hand to each other."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,3 +38,16 @@ class TaskResult:
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     paper: dict[str, dict[str, float]] = field(default_factory=dict)  # size -> metric -> value
     seconds: float = 0.0
+
+
+def label_paths(paths: Iterable[Path]) -> dict[Path, str]:
+    """path -> its last part, or as much of the path as tells it from the others.
+
+    A label goes into manifests and documents: it must not tell where a folder happens to lie.
+    """
+    unique = sorted(set(paths))
+    names = [path.resolve().name for path in unique]
+    return {
+        path: name if names.count(name) == 1 else str(path)
+        for path, name in zip(unique, names, strict=True)
+    }

@@ -17,11 +17,10 @@ import pytest
 from gptwo import lock as locking
 from gptwo.artifacts import (
     MANIFEST,
+    PIECE,
     WORK,
     atomic_write,
-    differences,
     fingerprint_inputs,
-    label_paths,
     open_folder,
     read_manifest,
     sha256_file,
@@ -29,8 +28,11 @@ from gptwo.artifacts import (
     verify,
     write_json,
 )
+from gptwo.config import differences
 from gptwo.errors import DataError, GptwoError, Interrupted, ModelError, ResourceError, UsageError
 from gptwo.lock import lock
+from gptwo.progress import Reporter
+from gptwo.records import label_paths
 
 
 def make(folder: Path, text: str = "hello", **config: object) -> object:
@@ -263,3 +265,16 @@ def test_disk_errors_leave_other_errors_alone(tmp_path: Path) -> None:
         raise OSError(errno.EIO, "odd")
     assert not isinstance(caught.value, GptwoError)
     assert SimpleNamespace(e=caught.value).e.errno == errno.EIO
+
+
+def test_reading_inputs_is_shown_and_can_be_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(5 * PIECE // 2))
+    (tmp_path / "small").write_bytes(b"x")
+    reporter = Reporter()
+    assert fingerprint_inputs([tmp_path], reporter) == fingerprint_inputs([tmp_path])
+    assert "reading inputs: 4/4 MiB" in capsys.readouterr().err
+    reporter.stop_requested = True
+    with pytest.raises(Interrupted):
+        fingerprint_inputs([tmp_path / "large"], reporter)

@@ -36,6 +36,8 @@ from gptwo.errors import DataError
 from gptwo.pool import Job, Pool, Task
 from gptwo.progress import SILENT, Reporter
 
+LAYOUT = "2"  # of the files in `.work`: unfinished work of another is not gone on with
+
 
 def build_corpus(
     sources: list[Path],
@@ -63,7 +65,7 @@ def build_corpus(
     dumps = sorted(Path(path) for path in config.wikipedia_dump)
     evaluation = [Path(path) for path in config.decontaminate]
     sets = find_sets(evaluation)
-    inputs = fingerprint_inputs([*sources, *dumps, *evaluation])
+    inputs = fingerprint_inputs([*sources, *dumps, *evaluation], reporter)
     settings = {
         **to_dict(config),
         "decontaminate": list(sets),  # names, not places
@@ -75,7 +77,7 @@ def build_corpus(
         if made.done:
             return made.done
         with open_executor(executor, address, config, workers, reporter, __name__) as pool:
-            line = _Line(made.work, pool)
+            line = _Line(made.work / LAYOUT, pool)
             line.read(units)
             line.then("extract", extract)
             line.then("language", language)
@@ -147,8 +149,8 @@ class _Line:
         """near-dedup: one of all documents that share most of their word 5-grams."""
         copies = self.work / "exact-dedup" / "losers.parquet"
         asked = [
-            (self.keys, copies, band, part, self.parts)
-            for band in range(minhash.BANDS)
+            (self.keys, copies, bands, part, self.parts)
+            for bands in near.band_groups(self.totals["documents"])
             for part in range(self.parts)
         ]
         pairs = self._many("near-dedup/pairs", near.pairs_file, asked)

@@ -7,7 +7,7 @@ the longest text, then the smallest id and URL.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,8 @@ from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.minhash import BANDS, sketch
 from gptwo.corpus.ngrams import phrases
 from gptwo.corpus.shards import Draft, read_table, write_table, writer
+from gptwo.errors import ResourceError
+from gptwo.lock import disk_errors
 from gptwo.pool import Task
 
 MEMORY_LIMIT = "400MB"
@@ -35,14 +37,24 @@ LOSERS = pa.schema([("row", pa.int64()), ("kept", pa.string())])
 
 @contextmanager
 def connect(temporary: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in memory that spills to a folder below `temporary`, for one task."""
-    temporary.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=temporary) as spill, duckdb.connect() as database:
-        database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        database.execute("SET threads = 1")  # the pool runs as many tasks as there are cores
-        database.execute("SET temp_directory = $1", [spill])
-        database.execute("SET preserve_insertion_order = false")
-        yield database
+    """A database in memory that spills to a folder below `temporary`, for one task.
+
+    Raises ResourceError when neither the memory nor the disk is enough.
+    """
+    with disk_errors(temporary):
+        temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(dir=temporary) as spill, duckdb.connect() as database:
+            database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+            database.execute("SET threads = 1")  # the pool runs as many tasks as there are cores
+            database.execute("SET temp_directory = $1", [spill])
+            database.execute("SET preserve_insertion_order = false")
+            yield database
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise ResourceError(
+            f"a join finds no room in memory or in {temporary}: {str(error).splitlines()[0]}",
+            remedy="free some space there and run the same command again",
+        ) from error
 
 
 def keys_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
@@ -136,10 +148,20 @@ def write_query(
     database: duckdb.DuckDBPyConnection, query: str, params: list[object], out: Path
 ) -> None:
     """The rows of a query as a work file, never all of them in memory."""
-    batches = database.sql(query, params=params).to_arrow_reader(1 << 14)
-    with atomic_write(out) as handle, writer(handle, batches.schema, []) as file:
-        for batch in batches:
-            file.write_batch(batch)
+    write_queries(database, [query], params, out)
+
+
+def write_queries(
+    database: duckdb.DuckDBPyConnection, queries: list[str], params: list[object], out: Path
+) -> None:
+    """The rows of some queries, one after another, as one work file."""
+    with atomic_write(out) as handle, ExitStack() as stack:
+        file = None
+        for query in queries:
+            batches = database.sql(query, params=params).to_arrow_reader(1 << 14)
+            file = file or stack.enter_context(writer(handle, batches.schema, []))
+            for batch in batches:
+                file.write_batch(batch)
 
 
 def drop_losers(

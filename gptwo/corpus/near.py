@@ -25,28 +25,41 @@ from gptwo.corpus.dedup import (
     names,
     rank,
     spill_folder,
+    write_queries,
     write_query,
 )
-from gptwo.corpus.minhash import Hashes, jaccard, shingle_sets
+from gptwo.corpus.minhash import BANDS, Hashes, jaccard, shingle_sets
 from gptwo.corpus.shards import read_part, read_table, write_table
 from gptwo.pool import Task
 
 ALL_PAIRS = 32  # documents of one band's key that are compared each with each
 BUCKET_CHARACTERS = 64_000_000  # of the documents whose shingles one task holds
+TASK_DOCUMENTS = 20_000  # of one band: of fewer several bands are one task
 
 Rows = NDArray[np.int64]
 
 
+def band_groups(documents: int) -> list[list[int]]:
+    """The bands that a task takes together."""
+    groups = min(documents // TASK_DOCUMENTS + 1, BANDS)
+    return [list(range(first, BANDS, groups)) for first in range(groups)]
+
+
 def pairs_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """Candidate pairs of one band and one part of its keys: (a, b) with a < b.
+    """Candidate pairs of some bands and one part of their keys: (a, b) with a < b.
 
     Of up to 32 documents with the same key every pair is a candidate. Of more (a template filled
     in a thousand times) each document meets the first and its neighbour: the work stays linear and
     real copies are still joined, since they all resemble the first.
     """
-    keys, losers, band, part, parts = task.input
-    key = f"band{band}"
-    query = f"""
+    keys, losers, bands, part, parts = task.input
+    queries = [_pairs(f"band{band}", part, parts) for band in bands]
+    with connect(spill_folder(task)) as database:
+        write_queries(database, queries, [names(keys), str(losers)], task.output)
+
+
+def _pairs(key: str, part: int, parts: int) -> str:
+    return f"""
         WITH known AS (
             SELECT row, {key} AS key FROM read_parquet($1)
             WHERE {key} IS NOT NULL AND {key} % {parts} = {part}),
@@ -60,8 +73,6 @@ def pairs_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> N
           ON a.key = b.key AND a.place < b.place
          AND (a.size <= {ALL_PAIRS} OR a.place = 1 OR b.place = a.place + 1)
         """
-    with connect(spill_folder(task)) as database:
-        write_query(database, query, [names(keys), str(losers)], task.output)
 
 
 def buckets_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:

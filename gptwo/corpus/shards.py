@@ -101,6 +101,7 @@ def run_stages(
         for draft in kept:
             if draft.reason:
                 draft.stage = name
+    at(-1)  # what kills a worker now is no document
 
 
 def stages_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:

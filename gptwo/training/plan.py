@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from gptwo.artifacts import MANIFEST, differences, read_json
+from gptwo.artifacts import MANIFEST, read_json
+from gptwo.config import differences
 from gptwo.errors import ModelError, UsageError
 from gptwo.model.sizes import GPT2Config
 from gptwo.progress import Reporter

@@ -9,19 +9,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
+from fault_runs import files_up_to
 from page_files import html, rows_of, write_crawl
 
 from gptwo.artifacts import Manifest, read_manifest, verify
-from gptwo.corpus.build import build_corpus
+from gptwo.corpus.build import LAYOUT, build_corpus
 from gptwo.corpus.config import CorpusConfig
+from gptwo.corpus.dedup import connect
 from gptwo.corpus.split import split_of
 from gptwo.corpus.wikipedia import excluded
-from gptwo.errors import DataError, UsageError
+from gptwo.errors import DataError, ResourceError, UsageError
+from gptwo.lock import LOCK
 from gptwo.urls import host_of
 
 NOUNS = [
@@ -166,32 +170,127 @@ def test_finished_is_finished_and_other_settings_are_refused(tmp_path: Path) -> 
         build_corpus([source], tmp_path / "c", CorpusConfig(language=""))
 
 
+def many_sources(folder: Path) -> list[Path]:
+    """A crawl and six files of lines, each a shard of its own; some texts stand in two of them."""
+    sources = [small_web(folder / "pages")]
+    for number in range(6):
+        path = folder / f"lines-{number}.jsonl"
+        texts = [prose(100 + number * 30 + i) for i in range(40)]
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        sources.append(path)
+    return sources
+
+
+def build_command(out: Path, sources: list[Path], workers: int = 2) -> list[str]:
+    script = str(Path(__file__).with_name("build_script.py"))
+    return [sys.executable, script, str(workers), str(out), *map(str, sources)]
+
+
+def finished_work(out: Path) -> dict[Path, tuple[int, int]]:
+    """Inode and time of every work file that has its final name."""
+    found = {}
+    for path in out.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file() and ".tmp-" not in path.name and path.name != LOCK:
+                found[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return found
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
-    web = small_web(tmp_path / "pages")
-    lines = tmp_path / "lines.jsonl"
-    lines.write_text("".join(json.dumps({"text": prose(i + 100)}) + "\n" for i in range(200)))
-    script = str(Path(__file__).with_name("build_script.py"))
-    expected = build_corpus([web, lines], tmp_path / "whole", CorpusConfig(), workers=2)
-    out = tmp_path / "killed"
-    command = [sys.executable, script, "2", str(out), str(web), str(lines)]
-    rng, survivors = random.Random(0), []
-    for _ in range(4):
+    sources = many_sources(tmp_path)
+    expected = build_corpus(sources, tmp_path / "whole", CorpusConfig(), workers=2)
+    out, rng = tmp_path / "killed", random.Random(0)
+    command = build_command(out, sources)
+    made: dict[Path, tuple[int, int]] = {}
+    survivors = []
+    for turn in range(5):
         process = psutil.Popen(command)
-        more = _files_made(out) + rng.randrange(8)
-        while _files_made(out) <= more and process.poll() is None:
+        more = len(made) + rng.randrange(1, 14)
+        while len(finished_work(out)) < more and process.poll() is None:
             time.sleep(0.002)
         children = process.children(recursive=True) if process.is_running() else []
         process.send_signal(signal.SIGKILL)
+        for child in children if turn % 2 else ():  # all at once; else they must notice
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
         survivors += psutil.wait_procs(children, timeout=10)[1]
+        found = finished_work(out)
+        assert made.items() <= found.items(), "finished work was done again"
+        made = found
     assert subprocess.run(command, check=False).returncode == 0
+    assert read_manifest(out) == expected and verify(out)
+    assert not survivors and len(made) > 10
+
+
+@pytest.mark.slow
+def test_killed_workers_change_nothing(tmp_path: Path) -> None:
+    sources = many_sources(tmp_path)
+    expected = build_corpus(sources, tmp_path / "whole", CorpusConfig(), workers=2)
+    out, rng, killed = tmp_path / "killed", random.Random(1), 0
+    process = psutil.Popen(build_command(out, sources))
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            server = [c for c in process.children() if "forkserver" in " ".join(c.cmdline())]
+            workers = server[0].children() if server else []
+            if workers and killed < 6 and rng.random() < 0.2:
+                rng.choice(workers).kill()
+                killed += 1
+        time.sleep(0.05)
+    assert process.wait() == 0 and killed >= 4
     assert read_manifest(out) == expected
-    assert not survivors
 
 
-def _files_made(folder: Path) -> int:
-    return sum(1 for _ in folder.rglob("*.parquet"))
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_survived(tmp_path: Path) -> None:
+    """Row 4: files of 200 kB are too large, as on a full disk; then there is room."""
+    source, out = tmp_path / "texts.jsonl", tmp_path / "corpus"
+    texts = [prose(i, sentences=800) for i in range(30)]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with files_up_to(200_000):
+        failed = subprocess.run(
+            build_command(out, [source]), check=False, capture_output=True, text=True
+        )
+    assert failed.returncode and "ResourceError" in failed.stderr
+    assert finished_work(out) and not list(out.rglob("*.tmp-*"))
+    assert not (out / "manifest.json").exists()
+    expected = build_corpus([source], tmp_path / "whole", CorpusConfig(), workers=2)
+    assert build_corpus([source], out, CorpusConfig(), workers=2) == expected
+
+
+def test_a_join_that_finds_no_room_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="finds no room"), connect(tmp_path) as database:
+        database.execute("SET memory_limit = '20MB'")
+        database.execute("SET max_temp_directory_size = '0KB'")
+        database.execute(
+            "SELECT row_number() OVER (PARTITION BY n % 7 ORDER BY n), n FROM range(9000000) t(n)"
+        ).fetchall()
+
+
+@pytest.mark.slow
+def test_clock_zone_locale_hashes_and_umask_change_nothing(tmp_path: Path) -> None:
+    """Row 17: nothing around a run gets into its result."""
+    sources = many_sources(tmp_path)[:3]
+    expected = build_corpus(sources, tmp_path / "usual", CorpusConfig(), workers=2)
+    clock = tmp_path / "clock" / "sitecustomize.py"
+    clock.parent.mkdir()
+    clock.write_text("import time\nnow = time.time\ntime.time = lambda: 1e9 - now()\n")
+    here = str(Path(__file__).parents[2])
+    strange = {
+        "PYTHONPATH": f"{clock.parent}{os.pathsep}{here}",
+        "PYTHONHASHSEED": "77",
+        "TZ": "Pacific/Kiritimati",
+        "LC_ALL": "C",
+        "LANG": "tr_TR.UTF-8",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    }
+    out = tmp_path / "strange"
+    command = build_command(out, sources, workers=1)
+    subprocess.run(command, check=True, env=os.environ | strange, umask=0o077)
+    assert read_manifest(out) == expected
+    assert (out / "manifest.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_interrupted_work_is_not_done_again(tmp_path: Path) -> None:
@@ -200,7 +299,7 @@ def test_interrupted_work_is_not_done_again(tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     command = [sys.executable, str(Path(__file__).with_name("build_script.py")), "1", str(out)]
     process = subprocess.Popen([*command, str(source)])
-    shard = out / ".work" / "clean" / "00000-00000.parquet"
+    shard = out / ".work" / LAYOUT / "clean" / "00000-00000.parquet"
     while not shard.exists() and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGSTOP)  # look at it while it stands still

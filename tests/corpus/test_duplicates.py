@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.dedup import LOSERS, copies_file
-from gptwo.corpus.minhash import VERSION, band_keys, jaccard, normalise, shingles, signature
-from gptwo.corpus.near import ALL_PAIRS, components, pairs_file
+from gptwo.corpus.minhash import BANDS, VERSION, band_keys, jaccard, normalise, shingles, signature
+from gptwo.corpus.near import ALL_PAIRS, band_groups, components, pairs_file
 from gptwo.pool import Task
 
 WORDS = [f"w{i}" for i in range(4000)]
@@ -82,7 +82,7 @@ def find_pairs(folder: Path, keys: list[list[int | None]], parts: int = 1) -> li
     found = set()
     for band in range(len(bands)):
         for part in range(parts):
-            asked = ([folder / "keys.parquet"], folder / "losers.parquet", band, part, parts)
+            asked = ([folder / "keys.parquet"], folder / "losers.parquet", [band], part, parts)
             task = Task(input=asked, output=folder / "pairs.parquet")
             pairs_file(task, CorpusConfig(), lambda number: None)
             found |= {(p["a"], p["b"]) for p in pq.read_table(task.output).to_pylist()}
@@ -93,6 +93,13 @@ def find_pairs(folder: Path, keys: list[list[int | None]], parts: int = 1) -> li
 def test_candidate_pairs(tmp_path: Path, parts: int) -> None:
     keys: list[list[int | None]] = [[5, 9], [5, 9], [6, 5], [None, 8], [None, 7], [4, 8]]
     assert find_pairs(tmp_path, keys, parts) == [(0, 1), (3, 5)]
+
+
+def test_every_band_is_in_one_task() -> None:
+    for documents in (0, 20_000, 10**6, 10**9):
+        bands = [band for group in band_groups(documents) for band in group]
+        assert sorted(bands) == list(range(BANDS))
+    assert len(band_groups(0)) == 1 and len(band_groups(10**9)) == BANDS
 
 
 def test_a_full_bucket_stays_linear(tmp_path: Path) -> None:
