@@ -115,14 +115,3 @@ def jaccard(a: Hashes, b: Hashes) -> float:
     """|a and b| / |a or b| of two sets given as sorted arrays."""
     common = len(np.intersect1d(a, b, assume_unique=True))
     return common / max(len(a) + len(b) - common, 1)
-
-
-def jaccards(values: Hashes, ends: NDArray[np.int64], a: Any, b: Any) -> NDArray[np.float64]:
-    """The similarity of each pair of sets; set i is `values[ends[i]:ends[i + 1]]`, sorted."""
-    return np.array(
-        [
-            jaccard(values[ends[i] : ends[i + 1]], values[ends[j] : ends[j + 1]])
-            for i, j in zip(a, b, strict=True)
-        ],
-        np.float64,
-    )
