@@ -90,7 +90,13 @@ def file_kind(path: Path) -> str:
     """`pages`-free kinds: warc, arc, tar, parquet, jsonl, html or text, by the first bytes."""
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", remedy=f"a source is {FORMATS}")
-    kind = content_kind(_head(path))
+    named = next((kind for kind in ("warc", "arc") if f".{kind}" in path.suffixes), "")
+    try:
+        kind = content_kind(_head(path)) or named
+    except DataError:
+        if not named:
+            raise
+        kind = named  # its begin is damaged, perhaps the rest is not
     if kind == "pointer":
         raise DataError(
             f"{path} is a Git LFS pointer, not the file", remedy="fetch it with git lfs pull"

@@ -327,35 +327,3 @@ def test_real_archives_of_2008(data_dir: Path) -> None:
         counts = Counter((r.problem, r.content_type) for r in responses if not r.problem)
         assert len(responses) == 261
         assert counts["", "text/html"] == 94 and counts["", "text/plain"] == 36
-
-
-def test_malformed_archives(data_dir: Path) -> None:
-    good, bad = {}, {}
-    for path in sorted((data_dir / "warc" / "warcio_fixtures").iterdir()):
-        reader = read_arc if ".arc" in path.name else read_warc
-        responses = list(reader(path, LIMIT))
-        good[path.name] = sum(not r.problem for r in responses)
-        bad[path.name] = [r.detail for r in responses if r.problem == "damaged"]
-    assert good == {
-        "bad.arc": 0,
-        "example-bad-non-chunked.warc.gz": 1,
-        "example-bad.warc.gz.bad": 1,
-        "example-digest.warc": 0,  # requests only
-        "example-iana.org-chunked.warc": 1,
-        "example-resource.warc.gz": 1,
-        "example-space-in-target-uri.warc.gz": 0,  # a file: resource
-        "example-space-in-url.arc": 0,
-        "example-trunc.warc": 1,
-        "example-wget-bad-target-uri.warc.gz": 1,
-        "example-wrong-chunks.warc.gz": 1,
-        "example.arc": 1,
-        "example.arc.gz": 1,
-        "example.warc": 1,
-        "example.warc.gz": 1,
-        "post-test.warc.gz": 3,
-    }
-    assert {name: len(details) for name, details in bad.items() if details} == {
-        "bad.arc": 3,
-        "example-space-in-url.arc": 1,
-        "example-trunc.warc": 1,
-    }
