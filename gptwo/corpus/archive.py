@@ -20,6 +20,7 @@ PIECE_BYTES = 1 << 18  # of the file, read at once
 FIRST_FEED_BYTES = 1 << 14  # of a member: few are longer ...
 FEED_BYTES = 1 << 16  # ... and those are inflated by pieces
 HEADER_BYTES = 1 << 16  # more is no header
+BROKEN: Any = igzip_lib.IsalError  # which isal's own types take for an instance
 _MAGIC = b"\x1f\x8b"
 _MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
 _LINE_ENDS = re.compile(rb"[\r\n]*")
@@ -194,17 +195,16 @@ class Archive:
         feed = self._raw[self._next : self._next + (FIRST_FEED_BYTES if first else FEED_BYTES)]
         try:
             piece = self._member.decompress(feed)
-        except igzip_lib.IsalError as damage:
+        except BROKEN as damage:
             raise self._lose(str(damage)) from damage
         self._next += len(feed)
         self._inflated += len(piece)
+        taken = self._read + self._next - self._start
+        if self._inflated > max(RATIO_FREE_BYTES, MAX_RATIO * taken):
+            raise self._lose(f"expands more than {MAX_RATIO}-fold")
         if self._member.eof:
             self._next -= len(self._member.unused_data)
             self._member = None
-        elif self._inflated > max(
-            RATIO_FREE_BYTES, MAX_RATIO * (self._read + self._next - self._start)
-        ):
-            raise self._lose(f"expands more than {MAX_RATIO}-fold")
         return piece
 
     def _read_on(self) -> bool:

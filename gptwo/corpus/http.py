@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import zstandard
 from fastwarc.warc import WarcRecord
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
+
+from gptwo.corpus.archive import BROKEN
 
 _STATUS = re.compile(rb"\s*HTTP/\S+[ \t]+(\d{3})\b")
 _CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
@@ -127,7 +129,7 @@ def _inflated(payload: bytes, window: int, max_bytes: int) -> bytes:
     stream = isal_zlib.decompressobj(window)
     try:
         decoded = stream.decompress(payload, max_bytes + 1)
-    except igzip_lib.IsalError as damage:
+    except BROKEN as damage:
         raise Cut(f"is no {'gzip' if window > 15 else 'deflate'}: {damage}") from damage
     if stream.eof or len(decoded) > max_bytes:
         return decoded
