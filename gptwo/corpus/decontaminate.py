@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gptwo.artifacts import write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import connect, names, spill_folder, write_query
+from gptwo.corpus.dedup import connect, names, spill_folder, write_queries
 from gptwo.corpus.overlap import Index, open_index
 from gptwo.corpus.passages import LEAST_LEFT, of_rows
 from gptwo.corpus.shards import Draft, document_id, read_table, write_table
@@ -51,7 +51,7 @@ def common_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> 
         HAVING count(DISTINCT row) > {config.decontaminate_common} ORDER BY gram
     """
     with connect(spill_folder(task)) as database:
-        write_query(database, query, [names(task.input)], task.output)
+        write_queries(database, [query], [names(task.input)], task.output)
 
 
 def spans_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
@@ -143,7 +143,7 @@ def contaminated_file(task: Task, config: CorpusConfig, at: Callable[[int], None
     """The same for people: in order of ids, which hold for the text before it was cut."""
     query = "SELECT * EXCLUDE (row) FROM read_parquet($1) ORDER BY id, url, begin, set, example"
     with connect(spill_folder(task)) as database:
-        write_query(database, query, [str(task.input)], task.output)
+        write_queries(database, [query], [str(task.input)], task.output)
 
 
 def decontaminate(

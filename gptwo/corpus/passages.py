@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import BEST, connect, names, spill_folder, write_query
+from gptwo.corpus.dedup import BEST, connect, names, spill_folder, write_queries
 from gptwo.corpus.ngrams import phrases
 from gptwo.corpus.shards import Draft, document_id, read_shard, run_stages, write_table
 from gptwo.pool import Task
@@ -73,7 +73,7 @@ def repeats_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) ->
         QUALIFY row_number() OVER best > 1
     """
     with connect(spill_folder(task)) as database:
-        write_query(database, query, [names(passages), names(ranks)], task.output)
+        write_queries(database, [query], [names(passages), names(ranks)], task.output)
 
 
 def sorted_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
@@ -81,7 +81,7 @@ def sorted_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> 
     tables, order = task.input
     query = f"SELECT * FROM read_parquet($1) ORDER BY row, {order}"
     with connect(spill_folder(task)) as database:
-        write_query(database, query, [names(tables)], task.output)
+        write_queries(database, [query], [names(tables)], task.output)
 
 
 def of_rows(table: Path, drafts: list[Draft]) -> dict[int, list[dict[str, Any]]]:
