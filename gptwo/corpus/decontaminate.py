@@ -117,14 +117,13 @@ def _passage(hits: dict[str, NDArray[Any]], first: int, last: int, index: Index)
     piece = min(counts, key=lambda piece: (-counts[piece], piece))
     steps = np.diff(hits["word"][first : last + 1])
     shared = int(np.minimum(steps, index.words).sum()) + index.words  # without words between
-    whole = index.pieces["words"][piece].as_py().count(" ") + 1
     return {
         "set": index.sets[index.pieces["set"][piece].as_py()]["set"],
         "example": index.pieces["number"][piece].as_py(),
         "begin": int(hits["begin"][first]),
         "end": int(hits["end"][last]),
         "words": shared,
-        "whole": whole,
+        "whole": index.pieces["whole"][piece].as_py(),
     }
 
 

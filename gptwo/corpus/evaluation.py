@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from gptwo.corpus.shards import clean
 from gptwo.corpus.sources import list_files
+from gptwo.corpus.words import normalise
 from gptwo.errors import DataError
 from gptwo.streams import DAMAGE, MAGIC, decompressed
 
@@ -33,11 +34,16 @@ _CLOZE = re.compile(r"(\d+) (.*)")  # a line of the Children's Book Test
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Running text of an example. `number`: the example's line or place in its set, from 1."""
+    """Running text of an example.
+
+    `number` is the example's line or place in its set, from 1; `whole` the number of words of what
+    the text is a part of, where a set has replaced some.
+    """
 
     set: str
     number: int
     text: str
+    whole: int
 
 
 def find_sets(paths: list[Path]) -> dict[str, Path]:
@@ -81,9 +87,10 @@ def read_set(name: str, path: Path) -> Iterator[Piece]:
     try:
         for number, pieces in _examples(text):
             for piece in pieces:
+                whole = len(normalise(piece).split())
                 for part in _UNKNOWN.split(_SPLIT_NOT.sub("", piece)):
                     if part.strip():
-                        yield Piece(set=name, number=number, text=clean(part))
+                        yield Piece(set=name, number=number, text=clean(part), whole=whole)
     except (ValueError, RecursionError, ElementTree.ParseError) as error:
         raise DataError(f"{path}: {str(error)[:120]}", remedy=REMEDY) from error
 

@@ -52,7 +52,7 @@ class Index:
     hashes: Hashes  # sorted
     first: NDArray[np.int32]  # (n-grams, 2) the piece that first holds it, and at which word
     held: NDArray[np.int32]  # (2, occurrences) n-gram and piece: each pair once, sorted
-    pieces: pa.Table  # set (its number), number (of the example), words (with spaces between)
+    pieces: pa.Table  # set (its number), number (of the example), words, whole: as Piece has them
 
     def share_a_piece(self, a: int, b: int) -> bool:
         """Whether a piece holds both of two n-grams."""
@@ -111,6 +111,7 @@ def _column(pieces: list[Piece], number: int) -> pa.Table:
             "set": pa.array([number] * len(pieces), pa.int32()),
             "number": pa.array([piece.number for piece in pieces], pa.int64()),
             "words": pa.array([normalise(piece.text) for piece in pieces], pa.large_string()),
+            "whole": pa.array([piece.whole for piece in pieces], pa.int32()),
         }
     )
 

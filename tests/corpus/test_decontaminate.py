@@ -292,6 +292,16 @@ def test_chance_phrases_are_left_and_parts_of_short_examples_are_not(tmp_path: P
     assert (row["found"], row["left"], row["examples_hit"]) == (6 + 3, 5, 2)
 
 
+def test_the_part_of_an_example_beside_a_replaced_word_is_no_example(tmp_path: Path) -> None:
+    parts = [sentence(seed, 9) for seed in (1, 2, 3)]
+    sets = tmp_path / "s.tokens"
+    sets.write_text(f" {' <unk> '.join(parts)} \n {sentence(4, 5)} <unk> {sentence(5, 9)} \n")
+    texts = [f"{prose(n, 4)} {part} {prose(9 + n, 4)}" for n, part in enumerate(parts)]
+    found = clean_of(tmp_path, [*texts, f"{prose(8, 4)} {sentence(5, 9)}"], sets)
+    (row,) = found.table
+    assert not found.dropped and (row["examples"], row["ngrams"], row["left"]) == (2, 8, 8)
+
+
 @pytest.mark.parametrize("documents", [10, 11])
 def test_common_phrases_are_nobodys_text(tmp_path: Path, documents: int) -> None:
     """In more than 10 documents a part of an example is a phrase; a whole example is none."""
