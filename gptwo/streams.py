@@ -15,6 +15,8 @@ import zstandard
 MAX_RATIO = 200  # prose compresses 3 to 10 times; what expands further ...
 RATIO_FREE_BYTES = 64 << 20  # ... and beyond this size is a bomb, not a text
 
+BUFFER_BYTES = 1 << 18
+
 MAGIC = {
     b"\x1f\x8b": "gzip",
     b"\xfd7zXZ\x00": "xz",
@@ -108,14 +110,14 @@ class _Capped(io.RawIOBase):
 @contextmanager
 def decompressed(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file for reading, whatever it is compressed with (told by its first bytes)."""
-    with path.open("rb") as raw:
+    with path.open("rb", buffering=BUFFER_BYTES) as raw:
         head = raw.read(8)
         raw.seek(0)
         kind = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
         if not kind:
             yield raw
             return
-        yield io.BufferedReader(_Capped(OPENERS[kind](raw), raw), buffer_size=1 << 16)
+        yield io.BufferedReader(_Capped(OPENERS[kind](raw), raw), BUFFER_BYTES)
 
 
 def position(stream: IO[bytes]) -> int:

@@ -6,7 +6,9 @@ not depend on how many processes there are.
 
 import io
 import json
+import stat
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -21,7 +23,7 @@ from gptwo.corpus.tables import read_jsonl, read_parquet
 from gptwo.corpus.warc import Response, read_arc, read_warc
 from gptwo.errors import DataError
 from gptwo.pool import Task
-from gptwo.streams import DAMAGE, decompressed
+from gptwo.streams import DAMAGE, MAX_RATIO, RATIO_FREE_BYTES, decompressed
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 FREE_DAMAGE = 10  # damaged records any source may hold, however small it is
@@ -186,9 +188,54 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, config: CorpusCon
     if not member.isfile():
         what = "link" if member.issym() or member.islnk() else "device"
         return Draft(reason=f"tar-{what}", detail=clean(member.linkname))
-    if member.name.startswith("/") or ".." in Path(member.name).parts:
+    if _is_unsafe(member.name):
         return Draft(reason="tar-unsafe-name", detail=clean(member.name))
     return _file(member.name, archive.extractfile(member) or io.BytesIO(), config)
+
+
+def _zip(unit: Unit, config: CorpusConfig) -> Iterator[Draft]:
+    """Members of a zip file as streams, in the order of its directory."""
+    try:
+        archive = zipfile.ZipFile(unit.path)
+    except (zipfile.BadZipFile, NotImplementedError, *DAMAGE) as damage:
+        raise DataError(
+            f"{unit.path} is not a whole zip file: {damage}", remedy="get the file again"
+        ) from damage
+    # Members may lie over each other, so that a small file holds far more than any of them.
+    left = max(RATIO_FREE_BYTES, MAX_RATIO * unit.path.stat().st_size)
+    with archive:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            draft = _zip_member(archive, member, config) if left > 0 else _bomb()
+            draft.source = f"{unit.label}/{clean(member.filename)}"
+            yield draft
+            if left <= 0:
+                return
+            left -= min(member.file_size, config.max_document_bytes)
+
+
+def _bomb() -> Draft:
+    return Draft(reason="damaged", detail=f"expands more than {MAX_RATIO}-fold; the rest is left")
+
+
+def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, config: CorpusConfig) -> Draft:
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        return Draft(reason="zip-link" if kind == stat.S_IFLNK else "zip-device")
+    if _is_unsafe(member.filename):
+        return Draft(reason="zip-unsafe-name", detail=clean(member.filename))
+    if member.flag_bits & 1:
+        return Draft(reason="zip-encrypted")
+    try:
+        with archive.open(member) as handle:
+            return _file(member.filename, handle, config)
+    except (zipfile.BadZipFile, NotImplementedError, *DAMAGE) as damage:
+        return Draft(reason="damaged", detail=f"byte {member.header_offset:,}: {damage}")
+
+
+def _is_unsafe(name: str) -> bool:
+    return name.startswith(("/", "\\")) or ".." in Path(name.replace("\\", "/")).parts
 
 
 def _jsonl(unit: Unit, config: CorpusConfig) -> Iterator[Draft]:
@@ -205,6 +252,7 @@ READERS: dict[str, Callable[[Unit, CorpusConfig], Iterator[Draft]]] = {
     "arc": _arc,
     "folder": _folder,
     "tar": _tar,
+    "zip": _zip,
     "jsonl": _jsonl,
     "parquet": _parquet,
 }

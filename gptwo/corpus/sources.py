@@ -11,7 +11,7 @@ from gptwo.artifacts import label_paths
 from gptwo.errors import DataError
 from gptwo.streams import DAMAGE, decompressed
 
-FORMATS = "WARC, ARC, HTML, JSON lines, Parquet, plain text, or a tar or folder of those"
+FORMATS = "WARC, ARC, HTML, JSON lines, Parquet, plain text, or a folder, tar or zip of pages"
 PAGE_SUFFIXES = (".html", ".htm", ".xhtml", ".txt", ".md")
 FETCHED = "fetched.parquet"
 _HEAD_BYTES = 1 << 16
@@ -87,7 +87,7 @@ def known_kind(path: Path) -> str:
 
 
 def file_kind(path: Path) -> str:
-    """`pages`-free kinds: warc, arc, tar, parquet, jsonl, html or text, by the first bytes."""
+    """`pages`-free kinds: warc, arc, tar, zip, parquet, jsonl, html or text, by the first bytes."""
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", remedy=f"a source is {FORMATS}")
     named = next((kind for kind in ("warc", "arc") if f".{kind}" in path.suffixes), "")
@@ -97,6 +97,8 @@ def file_kind(path: Path) -> str:
         if not named:
             raise
         kind = named  # its begin is damaged, perhaps the rest is not
+    if kind == "zip" and path.suffix.lower() != ".zip":
+        kind = ""  # a program, or a document of an office
     if kind == "pointer":
         raise DataError(
             f"{path} is a Git LFS pointer, not the file", remedy="fetch it with git lfs pull"
@@ -140,6 +142,8 @@ def content_kind(head: bytes) -> str:
         return "warc"
     if head.startswith(b"filedesc:"):
         return "arc"
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
     if head[257:262] == b"ustar":
         return "tar"
     if start.startswith(b"version https://git-lfs"):

@@ -5,7 +5,12 @@ import gzip
 import io
 import json
 import lzma
+import os
+import stat
+import subprocess
+import sys
 import tarfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -232,7 +237,8 @@ def test_a_mostly_damaged_source_is_refused_by_name(tmp_path: Path) -> None:
         ("none.jsonl", None, "does not exist"),
         ("empty.jsonl", b"", "is empty"),
         ("a.bin", b"\x7fELF\0\0\0", "no kind we can read"),
-        ("a.zip", b"PK\x03\x04\0\0", "no kind we can read"),
+        ("a.zip", b"PK\x03\x04\0\0", "not a whole zip file"),
+        ("a.docx", b"PK\x03\x04\0\0", "no kind we can read"),
         ("a.jsonl", b"plain words", "no JSON object in its first line"),
         ("a.json", b'[{"text": "a"}]', "one JSON value"),
         ("a.jsonl.gz", b"\x1f\x8b\x08 not gzip", "cannot be decompressed"),
@@ -327,3 +333,95 @@ def test_real_archives_of_2008(data_dir: Path) -> None:
         counts = Counter((r.problem, r.content_type) for r in responses if not r.problem)
         assert len(responses) == 261
         assert counts["", "text/html"] == 94 and counts["", "text/plain"] == 36
+
+
+def test_zip_members_are_streams_and_never_files(tmp_path: Path) -> None:
+    """Unsafe names, links, devices, encryption, damage and bombs cost only themselves."""
+    page = html("hello").encode()
+    path = tmp_path / "pages.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("good.html", "../up.html", "/absolute.html", "a\\..\\b.html", "hit.html"):
+            archive.writestr(name, page)
+        for name, kind in (("link.html", stat.S_IFLNK), ("device.html", stat.S_IFCHR)):
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (kind | 0o644) << 16
+            archive.writestr(member, "/etc/passwd")
+        archive.writestr("folder/", "")
+        archive.writestr("large.html", bytes(LIMIT + 1))
+        archive.writestr("nested.zip", b"PK\x03\x04" + bytes(100))
+        archive.writestr("last.txt", "the last")
+        hit = archive.getinfo("hit.html").header_offset
+        locked = archive.getinfo("good.html")
+    data = bytearray(path.read_bytes())
+    data[hit + 60 : hit + 80] = bytes(20)
+    path.write_bytes(data)
+    before = sorted(tmp_path.rglob("*.html"))
+    drafts = read(path, tmp_path)
+    assert sorted(tmp_path.rglob("*.html")) == before
+    assert {draft.source: draft.reason for draft in drafts} == {
+        "pages.zip/good.html": "",
+        "pages.zip/../up.html": "zip-unsafe-name",
+        "pages.zip//absolute.html": "zip-unsafe-name",
+        "pages.zip/a\\..\\b.html": "zip-unsafe-name",
+        "pages.zip/hit.html": "damaged",
+        "pages.zip/link.html": "zip-link",
+        "pages.zip/device.html": "zip-device",
+        "pages.zip/large.html": "too-large",
+        "pages.zip/nested.zip": "not-html",
+        "pages.zip/last.txt": "",
+    }
+    assert next(d.detail for d in drafts if d.reason == "damaged").startswith(f"byte {hit:,}: ")
+    assert locked.flag_bits & 1 == 0
+    start = data.rindex(b"PK\x01\x02", 0, data.index(b"good.html", hit))
+    data[start + 8] |= 1  # "encrypted", in the directory
+    path.write_bytes(data)
+    (tmp_path / "work" / "00000.json").unlink()
+    (tmp_path / "work" / "00000-00000.parquet").unlink()
+    assert read(path, tmp_path)[0].reason == "zip-encrypted"
+
+
+def test_members_that_lie_over_each_other_are_a_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "pages.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.txt", b"a" * LIMIT)
+        archive.filelist += [archive.getinfo("0.txt")] * 199
+    drafts = read(path, tmp_path)
+    assert drafts[-1].reason == "damaged" and "200-fold" in drafts[-1].detail
+    assert len(drafts) == 69  # of 1 MB, until there are 64 MiB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.html", "a.warc"])
+def test_a_line_of_a_gigabyte_takes_no_gigabyte(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    begin, end = {
+        "a.jsonl": (b'{"text": "one"}\n{"text": "', b'"}\n{"text": "two"}\n'),
+        "a.txt": (b"words " * 20_000, b"words"),
+        "a.html": (b"<html><p>", b"</p>"),
+        "a.warc": (
+            record("http://a/1", b"one") + record("http://a/2", b"").replace(
+                b"Content-Length: ", b"Content-Length: 1073741868\r\nX: "
+            )[:-4],
+            b"\r\n\r\n" + record("http://a/3", b"two"),
+        ),
+    }[name]  # fmt: skip
+    with path.open("wb") as file:
+        file.write(begin)
+        file.seek(1 << 30, os.SEEK_CUR)  # a hole, which takes no disk
+        file.write(end)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from test_read_sources import CorpusConfig, read\n"
+        "drafts = read(Path(sys.argv[1]), Path(sys.argv[2]), CorpusConfig())\n"
+        "print([d.reason for d in drafts])\n"
+        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+    )
+    command = [sys.executable, "-c", script, str(path), str(tmp_path)]
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": here}
+    )
+    reasons_found, kilobytes = done.stdout.splitlines()
+    expected = ["", "too-large", ""] if name in ("a.jsonl", "a.warc") else ["too-large"]
+    assert reasons_found == str(expected)
+    assert int(kilobytes) < 400_000
