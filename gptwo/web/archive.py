@@ -29,6 +29,7 @@ from gptwo.web.warc import begin_segment, charset_of, page_records
 
 WAITING_BYTES = 32 << 20  # of pages that wait to be written, before fetching waits
 WAITING_PAGES = 2000
+GATHER_SECONDS = 0.02  # for pages to write in one go: each switch of threads costs
 CHUNK_BYTES = 1 << 20
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")  # what no table of texts has room for
 
@@ -166,6 +167,8 @@ class Archive:
             with ThreadPoolExecutor(1, thread_name_prefix="archive") as thread:
                 while not self._closing or self._ready:
                     await self._some.wait()
+                    if not self._closing and self._room.is_set():
+                        await asyncio.sleep(GATHER_SECONDS)
                     self._some.clear()
                     ready, self._ready, self._ready_bytes = self._ready, [], 0
                     self._room.set()
@@ -181,7 +184,8 @@ class Archive:
         with disk_errors(self.made.folder):
             for link, page in ready:
                 self._append(link, page)
-            self._flush()
+            if self._notes is not None:
+                self._notes.flush()
 
     def _append(self, link: int, page: Fetched) -> None:
         answer = page.answer
@@ -213,8 +217,7 @@ class Archive:
             "seconds": round(answer.seconds, 3),
             "fetched": page.answer.date,
         }
-        # The page first: what has its note is there.
-        self._pages.flush()
+        self._pages.flush()  # before its note: what has its note is there
         self._notes.write(json.dumps(note).encode() + b"\n")
         self._links += 1
         if self._links >= self.config.segment_links or self._end >= self.config.segment_bytes:
@@ -222,11 +225,6 @@ class Archive:
 
     def _begin(self) -> bytes:
         return begin_segment(segment_name(self.segment), self.config.user_agent, now())
-
-    def _flush(self) -> None:
-        if self._pages is not None and self._notes is not None:
-            self._pages.flush()
-            self._notes.flush()
 
     def _finish(self) -> None:
         """Close the segment; it is whole and gets its place."""

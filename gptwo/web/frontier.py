@@ -53,7 +53,7 @@ class Frontier:
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
             self._urls = pa.chunked_array([b.column(0) for b in batches], pa.large_string())
             self._starts, self._hosts = _runs(table)
-        except (pa.ArrowException, KeyError) as error:
+        except (pa.ArrowException, KeyError, ValueError) as error:  # no such columns
             raise DataError(
                 f"{table} is not a table of links: {str(error).splitlines()[0]}",
                 remedy="make the folder with gptwo links",

@@ -1,6 +1,8 @@
 """crawl: what hosts ask for is done: robots.txt, pauses, one request at a time."""
 
 import gzip
+import socket
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,6 +69,39 @@ def test_robots(site: Site, tmp_path: Path, answer: object, outcome: str) -> Non
     assert outcome_of(site, tmp_path, page_seconds=1.0, retries=0) == outcome
     assert ("a.example/page" in site.urls()) == (outcome == "ok")
     assert bool(rows(tmp_path / "pages")[PAGE]["detail"]) == (outcome != "ok")
+
+
+def test_a_slow_robots_file_closes_its_host_alone(site: Site, tmp_path: Path) -> None:
+    """A byte now and then, without end: the time of a request covers all of it."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+        while True:
+            connection.sendall(b"#")
+            time.sleep(0.02)
+
+    site.pages |= {"a.example/robots.txt": drip, "a.example/page": ok(), "b.example/page": ok()}
+    run_crawl(site, tmp_path, [PAGE, "http://b.example/page"], page_seconds=0.4, retries=0)
+    assert outcomes(tmp_path / "pages") == {PAGE: "timeout", "http://b.example/page": "ok"}
+    assert site.urls() == ["b.example/page"]
+
+
+def test_an_endless_head_and_endless_interim_answers_end(site: Site, tmp_path: Path) -> None:
+    def head(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            connection.sendall(b"X-More: and more\r\n" * 50)
+            time.sleep(0.01)
+
+    def interim(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+            time.sleep(0.005)
+
+    site.pages |= {"a.example/page": head, "b.example/page": interim}
+    run_crawl(site, tmp_path, [PAGE, "http://b.example/page"], page_seconds=0.6, retries=0)
+    found = outcomes(tmp_path / "pages")
+    assert found[PAGE] in ("timeout", "bad-http") and found["http://b.example/page"] == "timeout"
 
 
 def test_robots_are_asked_for_once_and_again_when_they_fail(site: Site, tmp_path: Path) -> None:
