@@ -19,7 +19,7 @@ from typing import Any
 
 from gptwo.corpus.html import Node, parse
 from gptwo.corpus.html_tags import TAG, Flag
-from gptwo.corpus.lines import Line, read_lines, tags
+from gptwo.corpus.lines import HEADINGS, Line, read_lines, tags
 from gptwo.errors import DataError
 
 # How a word in the class or id of what is not the article begins; after = the whole word.
@@ -48,7 +48,7 @@ SENTENCE = 20  # a longer line is, too, when it ends as a sentence does
 TITLE = 300  # an <h1> with fewer bytes kept before it is the title: the text begins below it
 LABEL = 60  # a shorter line that ends with a colon is a heading
 
-_ARTICLE, _HEADINGS = tags("article main"), tags("h1 h2 h3 h4 h5 h6")
+_ARTICLE = tags("article main")
 _LISTS, _CELLS = tags("ul ol dl dir menu table"), tags("td th")
 _BODY, _H1, _LI, _TR = TAG["body"], TAG["h1"], TAG["li"], TAG["tr"]
 _WORD = re.compile(r"[A-Za-z]+")
@@ -276,11 +276,11 @@ def _without_empty_headings(
     below = 0  # tag of the line that follows
     for number in reversed(kept):
         line, tag = lines[number], nodes[lines[number].node].tag
-        heading = tag in _HEADINGS
+        heading = tag in HEADINGS
         if heading or (line.size < LABEL and line.text.endswith(":")):
             if not out or links[number + 1]:
                 continue
-            if heading and below in _HEADINGS and below <= tag:
+            if heading and below in HEADINGS and below <= tag:
                 continue
         out.append(line)
         below = tag
@@ -302,7 +302,7 @@ def join(nodes: list[Node], lines: list[Line]) -> str:
         tag, kind, text = nodes[at].tag, "", line.text
         if cells.get(row[at], 0) > 1:
             kind, text = "row", "| " + text.replace("\n", " ") + " |"
-        elif item[at] and item[at] not in seen and tag not in _HEADINGS and not line.verbatim:
+        elif item[at] and item[at] not in seen and tag not in HEADINGS and not line.verbatim:
             kind, text = "item", "- " + text.replace("\n", " ")
         seen.add(item[at])
         if kind == "row" == before and row[at] == before_row:

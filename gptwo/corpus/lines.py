@@ -28,6 +28,7 @@ BLOCKS = tags(
     "legend label marquee"
 )
 VERBATIM = tags("pre listing xmp plaintext")  # unless it is inside one of these.
+HEADINGS = tags("h1 h2 h3 h4 h5 h6")  # A link to # in one of these is only its anchor.
 
 _TEXT, _BR, _A = TAG["#text"], TAG["br"], TAG["a"]
 
@@ -72,7 +73,8 @@ def read_lines(nodes: list[Node]) -> list[Line]:
         elif node.tag == _BR:
             reader.line_break(at < verbatim)
         elif node.tag == _A and node.flags & Flag.LINK:
-            links = max(links, node.last)
+            to_itself = node.flags & Flag.LOCAL_LINK and nodes[blocks[-1]].tag in HEADINGS
+            links = max(links, 0 if to_itself else node.last)
         at += 1
     reader.end()
     return reader.lines

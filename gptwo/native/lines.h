@@ -212,7 +212,9 @@ static void read_lines(Lines *to, const HtmlTree *tree) {
         } else if (node->tag == TAG_br) {
             line_break(to, at < verbatim);
         } else if (node->tag == TAG_a && (node->flags & HTML_LINK) && node->last > links) {
-            links = node->last;
+            int to_itself = (node->flags & HTML_LOCAL_LINK) &&
+                            (TAG_IS[nodes[blocks[open]].tag] & HEADINGS);
+            if (!to_itself) links = node->last;
         }
         at++;
     }

@@ -118,6 +118,7 @@ KEPT = {
                            "The wheel is old and it turns."),
     "links in a list of text": ("<ul><li><a href=/>Oats</a><li>Rye, which is a grain, and barley"
                                 "</ul>", "- Oats\n- Rye, which is a grain, and barley"),
+    "headings with an anchor": ("<h2><a href='#mills'>All mills</a></h2>", "All mills"),
     "short lines": ("<p>Yes.</p><p>x = 1</p>", "Yes.\n\nx = 1"),
     "words that only contain a name": ("<p class='shadow adapt tagline navy'>Kept.</p>", "Kept."),
     "parts of names made by machines": ("<p class='sc-x eAdXqz hJpAd'>Kept.</p>", "Kept."),
