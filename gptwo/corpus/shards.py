@@ -122,8 +122,14 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 def clean(text: str) -> str:
     """One form for what no text should hold: CRLF, NUL, byte-order mark, lone surrogates."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").removeprefix("\ufeff")
-    return _SURROGATES.sub("\ufffd", text).strip()
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\0", "").removeprefix("\ufeff").strip()
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATES.sub("\ufffd", text)
+    return text
 
 
 def columns_of(drafts: Sequence[Draft], schema: pa.Schema = SCHEMA) -> dict[str, pa.Array]:

@@ -16,6 +16,7 @@ from gptwo.streams import DAMAGE, decompressed
 META_CHARACTERS = 1_000  # longer extra fields are data, not description
 _OWN = {"text", "url", "score", "date", "id", "lang", "source", "meta"}
 _INT32 = 1 << 31
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for every document
 
 
 def read_jsonl(path: Path, max_bytes: int) -> Iterator[Draft]:
@@ -115,4 +116,4 @@ def _meta(value: dict[str, Any]) -> str:
         for key, item in extra.items()
         if isinstance(item, str | int | float | bool) and len(str(item)) <= META_CHARACTERS
     }
-    return json.dumps(kept, ensure_ascii=False)
+    return _ENCODER.encode(kept) if kept else "{}"
