@@ -61,14 +61,18 @@ MANUALS, LOCALES = Path("/usr/share/man"), Path("/usr/share/locale")
 RATE_CHARACTERS = 1_500
 
 Labelled = tuple[str, str]  # a language, a text
+Witness = Callable[[list[str]], list[str]]  # texts -> their languages
 Way = Callable[[str], str]
 
 
 # ---- documents ----
 
 
-def pages(data: Path, python: str) -> tuple[list[Labelled], Counter[str]]:
-    """Texts of pages whose language two witnesses agree on, and how many had which fate."""
+def pages(data: Path, third: Witness) -> tuple[list[Labelled], Counter[str]]:
+    """Texts of pages whose language two witnesses agree on, and how many had which fate.
+
+    `third` hears all texts and names their languages.
+    """
     folder = data / "html" / "trafilatura_dev"
     known = json.loads((folder / "evaldata.json").read_text(encoding="utf-8"))
     urls = {entry["file"]: url for url, entry in known.items()}
@@ -79,21 +83,22 @@ def pages(data: Path, python: str) -> tuple[list[Labelled], Counter[str]]:
             if not handle:
                 continue
             html = decode(handle.read())
-            text = extract_text(html)
+            text = extract_text(html, "bulk")
             if len(text) >= 100:
                 host = urlsplit(urls.get(Path(member.name).name, "")).hostname or ""
                 country = COUNTRIES.get(host.rpartition(".")[2], "")
                 found.append((text, [declared(html), country]))
-    langid = ask_py3langid(python, [text for text, _ in found])["languages"]
+    texts = [text for text, _ in found]
+    heard = third(texts)
     fates, labelled = Counter[str](), []
-    for (text, (own, country)), third in zip(found, langid, strict=True):
+    for (text, (own, country)), named in zip(found, heard, strict=True):
         label = own or country
         clash = own and country and own != country and "en" not in (own, country)
-        if label == "en" and country and third == country:
+        if label == "en" and country and named == country:
             label = country  # the English `lang` of a template
         fate = (
             "used"
-            if label and [own, country, third].count(label) >= 2 and not clash
+            if label and [own, country, named].count(label) >= 2 and not clash
             else "left out"
         )
         fates[fate] += 1
@@ -268,7 +273,9 @@ def main() -> None:
     parser.add_argument("--py3langid", required=True)
     parser.add_argument("--turns", type=int, default=3)
     asked = parser.parse_args()
-    labelled, fates = pages(asked.data, asked.py3langid)
+    labelled, fates = pages(
+        asked.data, lambda texts: ask_py3langid(asked.py3langid, texts)["languages"]
+    )
     several, messages = catalogues()
     kinds = {
         "pages": labelled,
