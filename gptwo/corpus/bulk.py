@@ -46,7 +46,7 @@ MOST = 1 << 29  # bytes of a page
 PARAGRAPH = 80  # bytes outside links from which a line is prose
 SENTENCE = 20  # a longer line is, too, when it ends as a sentence does
 TITLE = 300  # an <h1> with fewer bytes kept before it is the title: the text begins below it
-LABEL = 60  # a shorter line that ends with a colon is a heading
+LABEL = 60  # a shorter line can be a heading whatever its tag
 
 _ARTICLE = tags("article main")
 _LISTS, _CELLS = tags("ul ol dl dir menu table"), tags("td th")
@@ -271,17 +271,23 @@ def main_lines(nodes: list[Node], lines: list[Line]) -> list[Line]:
 def _without_empty_headings(
     nodes: list[Node], lines: list[Line], kept: list[int], links: list[bool]
 ) -> list[Line]:
-    """`kept` but for headings above nothing, above links, or above a heading of their rank."""
+    """`kept` but for headings above nothing, above links, or above a heading of their rank.
+
+    A short line that ends with a colon is one, too; above links any is that is no sentence.
+    """
     out: list[Line] = []
     below = 0  # tag of the line that follows
     for number in reversed(kept):
         line, tag = lines[number], nodes[lines[number].node].tag
         heading = tag in HEADINGS
-        if heading or (line.size < LABEL and line.text.endswith(":")):
-            if not out or links[number + 1]:
-                continue
-            if heading and below in HEADINGS and below <= tag:
-                continue
+        colon = line.size < LABEL and line.text.endswith(":")
+        label = line.size < LABEL and not line.text.endswith(_ENDS)
+        if (heading or colon) and not out:
+            continue
+        if (heading or colon or label) and links[number + 1]:
+            continue
+        if heading and below in HEADINGS and below <= tag:
+            continue
         out.append(line)
         below = tag
     return out[::-1]

@@ -32,9 +32,10 @@ HEADINGS = tags("h1 h2 h3 h4 h5 h6")  # A link to # in one of these is only its 
 
 _TEXT, _BR, _A = TAG["#text"], TAG["br"], TAG["a"]
 
-# Control characters and what has no width say nothing.
-_SILENT = [*range(9), *range(14, 28), 127, 0xAD, 0x200B, 0xFEFF]
-_DROP = dict.fromkeys(_SILENT)
+# Control characters, what has no width, and private use (icons of a font) say nothing.
+_DROP = dict.fromkeys(
+    [*range(9), *range(14, 28), 127, 0xAD, 0x200B, *range(0xE000, 0xF900), 0xFEFF]
+)
 _TO_SPACE = dict.fromkeys(
     map(ord, "\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"), " "
 )

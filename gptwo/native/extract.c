@@ -283,14 +283,15 @@ static void drop_headings(Page *page) {
     for (int32_t i = page->kept_count; i-- > 0;) {
         int32_t number = page->kept[i];
         const Line *line = lines + number;
+        const uint8_t *text = page->lines.text + line->start;
         int tag = page->tree.nodes[line->node].tag, heading = TAG_IS[tag] & HEADINGS;
-        int label = line->size < LABEL && page->lines.text[line->start + line->size - 1] == ':';
-        if (heading || label) {
-            int links = number + 1 < page->lines.count &&
-                        (lines[number + 1].verbatim & LEFT_OUT_AS_LINKS);
-            if (to == page->kept_count || links) continue;
-            if (heading && (TAG_IS[below] & HEADINGS) && below <= tag) continue;
-        }
+        int colon = line->size < LABEL && text[line->size - 1] == ':';
+        int label = line->size < LABEL && !ends_sentence(text, line->size);
+        int links = number + 1 < page->lines.count &&
+                    (lines[number + 1].verbatim & LEFT_OUT_AS_LINKS);
+        if ((heading || colon) && to == page->kept_count) continue;
+        if ((heading || colon || label) && links) continue;
+        if (heading && (TAG_IS[below] & HEADINGS) && below <= tag) continue;
         page->kept[--to] = number;
         below = tag;
     }

@@ -75,6 +75,7 @@ static inline int kind_of(const uint8_t *at, const uint8_t *end, int *size) {
     if (*size != 3) return VISIBLE;
     uint32_t code = (uint32_t)first << 16 | (uint32_t)at[1] << 8 | at[2];
     if (code == 0xE2808B || code == 0xEFBBBF) return SILENT;
+    if (code >= 0xEE8080 && code <= 0xEFA3BF) return SILENT; /* private use: icons of a font */
     int white = (code >= 0xE28080 && code <= 0xE2808A) || code == 0xE280A8 || code == 0xE280A9 ||
                 code == 0xE280AF || code == 0xE2819F || code == 0xE38080 || code == 0xE19A80;
     return white ? WHITE : VISIBLE;

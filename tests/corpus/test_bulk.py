@@ -54,7 +54,7 @@ WRITTEN = {
     "one <br>": ("<p>One,<br>two,<br/> three.</p>", "One,\ntwo,\nthree."),
     "two <br>": ("<p>One.<br> <br>Two.<br><br><br>Three.", "One.\n\nTwo.\n\nThree."),
     "white space": ("<p> a \n\t b&nbsp;c\u2003d \u3000 e\x0bf </p>", "a b c d e f"),
-    "what has no width": ("<p>so&shy;me\u200b wo\ufeffrds\x01 here</p>", "some words here"),
+    "what has no width": ("<p>so&shy;me\u200b wo\ufeffrds\x01 \uf0e0 here</p>", "some words here"),
     "no spaces are made": ("<p>un<b>believ</b>able<i>, </i><em>so</em>.", "unbelievable, so."),
     "none are lost": ("<p>one <b> two </b> three<span> four</span>", "one two three four"),
     "characters by name": ("<p>AT&amp;T &lt;b&gt; &copy; &#8364;5", "AT&T <b> © €5"),
@@ -110,6 +110,7 @@ GONE = {
     "cookies": f"<div class=cookieConsent>{SAID}</div>",
     "headings with links below": f"<h3>More on mills</h3>{MENU}",
     "labels with links below": f"<p>More on this:</p>{MENU}",
+    "labels without a colon": f"<p>More on this</p>{MENU}",
     "tables of links": "<table><tr><td><a href=/>One link</a><td><a href=/>Another</a></table>",
 }  # fmt: skip
 
@@ -245,6 +246,9 @@ BITS = [
     "&shy;",
     "&nbsp;",
     "\u3000",
+    "\ue000",
+    "\uf8ff",
+    "\uf900",
     "é",
     "\u2026",
     "\ud800",
