@@ -34,8 +34,8 @@ FETCHED = pa.schema(
         ("fetched", pa.string()),
     ]
 )
-MEMORY_LIMIT = "512MB"
-GROUP_ROWS = 65_536
+MEMORY_LIMIT, THREADS = "128MB", 1
+BATCH_ROWS = 8192
 _NOTES = {
     "link": "BIGINT",
     "final_url": "VARCHAR",
@@ -62,6 +62,7 @@ _JOINED = """
     FROM read_parquet($1, file_row_number = true) AS l
     LEFT JOIN {notes} AS n ON l.file_row_number = n.link
     ORDER BY l.file_row_number"""
+_TOLD = ["url", "outcome", "final_url", "sha256", "date", "place", "bytes"]
 _READ = "read_json($2, format = 'newline_delimited', columns = {columns})"
 
 
@@ -84,18 +85,19 @@ def write_fetched(made: Stage, links: Path) -> tuple[dict[str, Any], dict[str, A
             pq.ParquetWriter(handle, FETCHED, compression="zstd") as out,
         ):
             database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+            database.execute(f"SET threads = {THREADS}")
             database.execute("SET temp_directory = $1", [str(made.work / "duckdb")])
             query = _JOINED.format(notes=_READ.format(columns=_NOTES))
             given = [str(links / "links.parquet"), notes]
-            for batch in database.sql(query, params=given).to_arrow_reader(GROUP_ROWS):
+            for batch in database.sql(query, params=given).to_arrow_reader(BATCH_ROWS):
                 table = pa.Table.from_batches([batch]).cast(FETCHED)
                 out.write_table(table)
-                for row in table.to_pylist():
+                for row in table.select(_TOLD).to_pylist():
+                    date = row.pop("date") or ""
+                    places[date[:4], row["outcome"], row.pop("place")] += 1
                     outcomes[row["outcome"]] += 1
-                    places[(row["date"] or "")[:4], row["outcome"], row["place"]] += 1
-                    size += row["bytes"]
-                    told = [row[k] for k in ("url", "outcome", "final_url", "sha256")]
-                    content.update(json.dumps(told).encode() + b"\n")
+                    size += row.pop("bytes")
+                    content.update(json.dumps(row).encode() + b"\n")
     except (duckdb.Error, pa.ArrowException) as error:
         raise ResourceError(
             f"cannot sort what was fetched in {made.work}: {str(error).splitlines()[0]}",
