@@ -45,7 +45,7 @@ POSTS = {"hentry", "publish"}  # beside these blogs list the tags and categories
 MOST = 1 << 29  # bytes of a page
 PARAGRAPH = 80  # bytes outside links from which a line is prose
 SENTENCE = 20  # a longer line is, too, when it ends as a sentence does
-TITLE = 300  # an <h1> with fewer bytes kept before it is the title: the text begins below it
+TITLE = 300  # the first <h1>, with fewer bytes kept before it, is the title: text begins there
 LABEL = 60  # a shorter line can be a heading whatever its tag
 
 _ARTICLE = tags("article main")
@@ -252,14 +252,14 @@ def main_lines(nodes: list[Node], lines: list[Line]) -> list[Line]:
     lists = find_lists(nodes, lines)
     kept: list[int] = []
     links = [False] * (len(lines) + 1)  # left out as such
-    size = 0
+    size, titled = 0, False
     for number, line in enumerate(lines):
         at = line.node
         if foreign[at] or not (inside[at] or (title < at < core and values[number] > 0)):
             continue
         few = line.linked * 2 > line.size and line.size - line.linked < PARAGRAPH
-        if nodes[at].tag == _H1 and size < TITLE:
-            kept, size = [], 0
+        if nodes[at].tag == _H1 and not titled and size < TITLE:
+            kept, size, titled = [], 0, True
         elif few if lists[at] is None else lists[at]:
             links[number] = True
         else:

@@ -256,6 +256,7 @@ static void choose(Page *page, int32_t frame, int32_t core) {
     for (int32_t at = 0; at < core; at++)
         if (nodes[at].tag == TAG_h1 && !(page->is[at] & FOREIGN)) title = at;
     int64_t size = 0;
+    int titled = 0;
     for (int32_t i = 0; i < page->lines.count; i++) {
         Line *line = page->lines.lines + i;
         int32_t at = line->node;
@@ -263,7 +264,8 @@ static void choose(Page *page, int32_t frame, int32_t core) {
         if (is & FOREIGN) continue;
         if (!(is & INSIDE) && !(title < at && at < core && value(page, line) > 0)) continue;
         int few = line->linked * (int64_t)2 > line->size && line->size - line->linked < PARAGRAPH;
-        if (nodes[at].tag == TAG_h1 && size < TITLE) {
+        if (nodes[at].tag == TAG_h1 && !titled && size < TITLE) {
+            titled = 1;
             page->kept_count = 0;
             size = 0;
         } else if (is & (LINKS | TEXTS) ? is & LINKS : few) {

@@ -181,6 +181,8 @@ def test_text_between_title_and_article() -> None:
     assert both(page) == f"{SAID}\n\n{TEXT}\n\n{TEXT}\n\n{TEXT}"
     late = f"<article>{PROSE * 2}<h1>Second part</h1>{PROSE}</article>"
     assert "Second part" in both(late)  # with an article above it, it is a heading
+    parts = "".join(f"<h1>{name}</h1><p>{SAID}</p>" for name in ("One", "Two", "Three"))
+    assert both(f"<main>{parts}</main>") == f"{SAID}\n\nTwo\n\n{SAID}\n\nThree\n\n{SAID}"
 
 
 def test_pages_without_prose() -> None:
