@@ -78,6 +78,7 @@ def build_corpus(
             return made.done
         with open_executor(executor, address, config, workers, reporter, __name__) as pool:
             line = _Line(made.work / LAYOUT, pool)
+            encyclopedic, evaluated = line.index_dumps(dumps), line.index_sets(sets)
             line.read(units)
             line.then("extract", extract)
             line.then("language", language)
@@ -87,9 +88,9 @@ def build_corpus(
             line.drop_near_copies()
             if config.passages != "off":
                 line.cut_passages()
-            line.drop_wikipedia(dumps)
-            if sets:
-                line.decontaminate(sets, out)
+            line.then("wikipedia", partial(wikipedia, index=encyclopedic))
+            if evaluated:
+                line.decontaminate(evaluated, out)
             counts = line.split(out)
         _refuse_nothing(counts)
         return made.commit(counts=counts, details=line.details)
@@ -172,20 +173,23 @@ class _Line:
         self.details["passages"] = read_json(counts)
         self.then("passages", partial(passages.cut_passages, repeats=repeats))
 
-    def drop_wikipedia(self, dumps: list[Path]) -> None:
-        """wikipedia: by addresses and, where there are dumps, by words."""
-        index = None
-        if dumps:
-            every = encyclopedia.sampling(dumps)
-            asked = [(path, every) for path in dumps]
-            tables = self._many("wikipedia/articles", encyclopedia.articles_file, asked)
-            source = (tables, every)
-            index = self._one("wikipedia/index.json", encyclopedia.encyclopedia_file, source)
-        self.then("wikipedia", partial(wikipedia, index=index))
+    def index_dumps(self, dumps: list[Path]) -> Path | None:
+        """What `wikipedia` looks for; made first, so that a bad dump is known at once."""
+        if not dumps:
+            return None
+        every = encyclopedia.sampling(dumps)
+        asked = [(path, every) for path in dumps]
+        tables = self._many("wikipedia/articles", encyclopedia.articles_file, asked)
+        return self._one("wikipedia/index.json", encyclopedia.encyclopedia_file, (tables, every))
 
-    def decontaminate(self, sets: dict[str, Path], out: Path) -> None:
+    def index_sets(self, sets: dict[str, Path]) -> Path | None:
+        """What `decontaminate` looks for; made first, so that a bad set is known at once."""
+        if not sets:
+            return None
+        return self._one("decontaminate/index.json", overlap.index_file, list(sets.items()))
+
+    def decontaminate(self, index: Path, out: Path) -> None:
         """decontaminate: what evaluation sets hold; which documents and spans, and how much."""
-        index = self._one("decontaminate/index.json", overlap.index_file, list(sets.items()))
         asked = [(shard, self.waiting, index) for shard in self.shards]
         hits = self._each("decontaminate/hits", overlap.hits_file, asked)
         common = self._one("decontaminate/common.parquet", decontaminate.common_file, hits)

@@ -123,9 +123,13 @@ def _hashes(tables: list[Path], every: int) -> Iterator[tuple[int, Hashes]]:
                 number += 1
 
 
-@lru_cache(maxsize=1)
 def open_encyclopedia(path: Path) -> Encyclopedia:
     """The index that `encyclopedia_file` made at `path`, mapped into memory."""
+    return _open(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _open(path: Path, stamp: int) -> Encyclopedia:
     names = ("members", "titled", "articles")
     arrays = {name: np.load(path.with_name(f"{name}.npy"), mmap_mode="r") for name in names}
     titles = pa.ipc.open_file(pa.memory_map(str(path.with_name("titles.arrow")))).read_all()

@@ -130,9 +130,13 @@ def _save(path: Path, array: NDArray[Any]) -> None:
         np.save(handle, array)
 
 
-@lru_cache(maxsize=1)
 def open_index(path: Path) -> Index:
     """The index that `index_file` made at `path`, mapped into memory."""
+    return _open(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _open(path: Path, stamp: int) -> Index:
     about, folder = read_json(path), path.parent
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -146,7 +150,7 @@ def hits_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> No
     """The hits in a shard's documents; `task.input` is `(shard, stages to run first, index)`."""
     shard, stages, path = task.input
     drafts = read_shard(shard)
-    run_stages(drafts, stages, config, at)
+    run_stages(drafts, stages, config, at, task.skip)
     kept = [draft for draft in drafts if not draft.reason]
     hits = find_hits([draft.text for draft in kept], open_index(path))
     of = [kept[number] for number in hits["text"]]

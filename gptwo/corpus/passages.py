@@ -35,7 +35,7 @@ def passages_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -
     """
     shard, stages = task.input
     drafts = read_shard(shard)
-    run_stages(drafts, stages, config, at)
+    run_stages(drafts, stages, config, at, task.skip)
     kept = [draft for draft in drafts if not draft.reason]
     units = [SEPARATORS[config.passages].split(draft.text)[::2] for draft in kept]
     hashes, words = phrases(pa.array([unit for each in units for unit in each], pa.large_string()))

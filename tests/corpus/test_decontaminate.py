@@ -47,7 +47,9 @@ def clean_of(tmp_path: Path, texts: list[str], sets: Path, **changes: Any) -> Ou
     config = CorpusConfig(decontaminate=(str(sets),), **changes)
     folder = tmp_path / "clean"
     line = line_of(folder, texts, config)
-    line.decontaminate(find_sets([sets]), folder)
+    index = line.index_sets(find_sets([sets]))
+    assert index
+    line.decontaminate(index, folder)
     line.split(folder)
     return outcome(folder, line.details["overlap"])
 

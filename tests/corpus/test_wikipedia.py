@@ -6,6 +6,7 @@ import lzma
 import random
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from math import comb
 from pathlib import Path
@@ -181,6 +182,14 @@ def test_dumps_that_are_none_or_cut_are_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(DataError, match=message):
             list(read_articles(path))
+    source = tmp_path / "s.jsonl"
+    source.write_text(json.dumps({"text": prose(1)}) + "\n")
+    with pytest.raises(DataError, match=r"cut\.bz2 is damaged"):  # before anything is read
+        build_corpus(
+            [source], tmp_path / "out", CorpusConfig(wikipedia_dump=(str(tmp_path / "cut.bz2"),))
+        )
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not list((tmp_path / "out").rglob("read"))
     path = tmp_path / "none.xml"
     path.write_bytes(dump([("Talk:A", "1", "words")]))
     with pytest.raises(DataError, match="no article"):
@@ -329,7 +338,8 @@ def test_real_articles_are_known_in_pages_and_in_parts_and_nothing_else_is(
     assert len(same) > 100
     assert max(found.share for found in overlaps([*same, *news, *other], known)) < 0.1
     line = line_of(tmp_path / "line", [*pages.values(), *mixed, *same], CorpusConfig())
-    line.drop_wikipedia([data_dir / "text" / "enwiki_106_articles.xml.bz2"])
+    index = line.index_dumps([data_dir / "text" / "enwiki_106_articles.xml.bz2"])
+    line.then("wikipedia", partial(wikipedia, index=index))
     counts = line.split(tmp_path / "line")
     dropped = rows_of(tmp_path / "line", "dropped")
     assert sorted(map(number_of, dropped)) == list(range(len(pages) + len(mixed)))
