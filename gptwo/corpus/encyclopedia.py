@@ -3,7 +3,7 @@
 The index is a filter of hashes that every worker maps into memory. Of a large dump only every n-th
 hash is in it (and only those of a text are asked), so that it stays under 1 GB whatever the dump.
 One hash in 200 passes the filter by chance; in all, one in 100 of unrelated prose is held. A text
-is judged by 8 held ones or more: that 8 of 40 are (a share of 0.2) happens to one text in 10^8.
+is judged by 6 held ones or more: that 6 of 30 are (a share of 0.2) happens to one in a million.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from gptwo.pool import Task
 from gptwo.streams import MAGIC
 
 WORDS = 8  # of an n-gram: what the paper measures overlap with
-LEAST = 8  # n-grams that must be held before a text is judged
+LEAST = 6  # n-grams that must be held before a text is judged
 MOST = 450_000_000  # n-grams in the index, 1.5 bytes each ...
 MOST_TITLED = 8_000_000  # ... of which so many say which article they are from, 12 bytes each
 ARTICLES_AT_ONCE = 64
@@ -140,7 +140,7 @@ def _open(path: Path, stamp: int) -> Encyclopedia:
 class Overlap:
     """How much of a text a dump holds."""
 
-    share: float  # of its n-grams; 0 where fewer than 8 are held
+    share: float  # of its n-grams; 0 where fewer than 6 are held
     asked: int
     hashes: Hashes  # those that are held
 
