@@ -6,7 +6,7 @@ here, so that languages and scores are equal to the bit.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,27 +53,31 @@ def load_model(path: Path, kernel: Any) -> tuple[Any, list[str]]:
     if shape != _SHAPE or (settings["minn"], settings["maxn"]) != (2, 4):
         raise ValueError(f"{path} is of another shape: {settings}")
     file.number("<f8")
-    words, labels, counts, buckets, order = _read_dictionary(file)
-    rows = _read_rows(file, len(words) + len(buckets))
+    names = _read_names(file)
+    rows = _read_rows(file, len(names.words) + len(names.buckets))
     if file.number("?"):
         raise ValueError(f"{path} has a quantised output")
     decisions = file.numbers("<f4", int(np.prod(file.numbers("<i8", 2))))
-    kept = np.concatenate([np.arange(len(words)), len(words) + order])
+    order = np.concatenate([np.arange(len(names.words)), len(names.words) + names.bucket_rows])
     model = kernel.load(
-        b"".join(word + b"\0" for word in words),
-        buckets,
-        np.ascontiguousarray(rows[kept]),
-        huffman_tree(counts),
-        decisions[: (len(labels) - 1) * settings["dim"]].copy(),
+        b"".join(word + b"\0" for word in names.words),
+        names.buckets,
+        np.ascontiguousarray(rows[order]),
+        huffman_tree(names.counts),
+        decisions[: (len(names.labels) - 1) * settings["dim"]],
     )
-    return model, labels
+    return model, names.labels
 
 
-def _read_dictionary(
-    file: _File,
-) -> tuple[list[bytes], list[str], list[int], NDArray[np.int32], NDArray[np.int32]]:
-    """(words, labels, texts of each label, the buckets that are kept in ascending order, the rows
-    of these beyond the words')."""
+class _Names(NamedTuple):
+    words: list[bytes]
+    labels: list[str]  # by falling count
+    counts: list[int]  # texts of each label
+    buckets: NDArray[np.int32]  # of n-grams, those that are kept, in ascending order
+    bucket_rows: NDArray[np.int32]  # beyond those of the words
+
+
+def _read_names(file: _File) -> _Names:
     size, words, _ = file.numbers("<i4", 3).tolist()
     _, pruned = file.numbers("<i8", 2).tolist()
     entries = []
@@ -81,11 +85,14 @@ def _read_dictionary(
         entries.append((file.word(), file.number("<i8")))
         file.number("i1")
     pairs = file.numbers("<i4", 2 * pruned).reshape(-1, 2)
-    pairs = pairs[np.argsort(pairs[:, 0])]
-    names = [word.decode().removeprefix("__label__") for word, _ in entries[words:]]
-    counts = [count for _, count in entries[words:]]
-    buckets, order = pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32)
-    return [word for word, _ in entries[:words]], names, counts, buckets, order
+    buckets, rows = np.ascontiguousarray(pairs[np.argsort(pairs[:, 0])].T, np.int32)
+    return _Names(
+        words=[word for word, _ in entries[:words]],
+        labels=[word.decode().removeprefix("__label__") for word, _ in entries[words:]],
+        counts=[count for _, count in entries[words:]],
+        buckets=buckets,
+        bucket_rows=rows,
+    )
 
 
 def _read_rows(file: _File, expected: int) -> NDArray[np.float32]:
@@ -96,14 +103,14 @@ def _read_rows(file: _File, expected: int) -> NDArray[np.float32]:
         raise ValueError(f"a quantised matrix of {expected} rows was expected, found {rows}")
     codes = file.numbers("u1", file.number("<i4")).reshape(rows, -1)
     parts = _read_centroids(file, codes.shape[1])
-    norms = _read_centroids_after(file, rows)
+    norms = _read_norms(file, rows)
     unpacked = np.concatenate([parts[i][codes[:, i]] for i in range(codes.shape[1])], axis=1)
     if unpacked.shape[1] != dim:
         raise ValueError(f"rows of {dim} were expected, found {unpacked.shape[1]}")
     return unpacked * norms
 
 
-def _read_centroids_after(file: _File, rows: int) -> NDArray[np.float32]:
+def _read_norms(file: _File, rows: int) -> NDArray[np.float32]:
     """(rows, 1) the norm of each row."""
     codes = file.numbers("u1", rows)
     return _read_centroids(file, 1)[0][codes]

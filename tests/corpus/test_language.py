@@ -213,6 +213,21 @@ def model_bytes() -> bytes:
     return language.model_path().read_bytes()
 
 
+def test_the_model_is_one_that_the_kernel_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    languages = load_model(language.model_path(), kernel)[1]
+    assert len(set(languages)) == 176 and languages[0] == "en"
+    monkeypatch.setattr(language, "plain_detector", lambda: pytest.fail("the library serves"))
+    local_detector.__wrapped__()
+
+
+def test_a_model_of_another_shape_is_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, kernel: object) -> None:
+        raise ValueError("another shape")
+
+    monkeypatch.setattr(language, "load_model", refuse)
+    assert detect(local_detector.__wrapped__(), TEXTS["de"])[0] == "de"
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99, 1 - 1e-6])
 def test_a_cut_model_is_refused(tmp_path: Path, model_bytes: bytes, share: float) -> None:
     path = tmp_path / "cut.ftz"
