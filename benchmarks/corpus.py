@@ -59,7 +59,7 @@ def watch(command: list[str]) -> dict[str, Any]:
             while True:
                 os.wait()
         out.seek(0)
-        lines = out.read().decode().splitlines()
+        lines = [line for line in out.read().decode().splitlines() if line.startswith("{")]
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
