@@ -30,6 +30,11 @@ def lines(*parts: str) -> str:
     return "\n".join(parts)
 
 
+def parts(between: str, different: int, repeated: int) -> str:
+    """So many parts that differ, and the first of them again and again."""
+    return between.join([*words(different).split(), *["w00000"] * repeated])
+
+
 def twice(phrase: str, characters: int) -> str:
     """A text of so many characters: a phrase, words that do not recur, the phrase again."""
     room = characters - 2 * len(phrase) - 2
@@ -49,8 +54,8 @@ Pair = tuple[str, str]  # a text that just passes, one that just fails
 CASES: dict[str, list[Pair]] = {
     # webtext
     "too-short": [("go " * 127 + "go", "go " * 126 + "go"), ("a," * 64, "a," * 63 + "a")],
-    "few-letters": [("ab12", "ab123")],
-    "repeated-lines": [(lines("ab", "ab", "ab", "cd"), lines("ab", "ab", "ab", "c"))],
+    "few-letters": [("a" * 500 + "1" * 500, "a" * 500 + "1" * 501)],
+    "repeated-lines": [(lines(*["a" * 200] * 3, "b" * 200), lines(*["a" * 200] * 3, "b" * 199))],
     # gopher: quality
     "too-few-words": [(words(50), words(49) + " -- **")],
     "too-many-words": [(words(100_000), words(100_001))],
@@ -59,23 +64,31 @@ CASES: dict[str, list[Pair]] = {
         ("ab abcd --", "ab abc ----"),
         ("a" * 10, "a" * 11),
     ],
-    "hashes": [(words(9) + " a#", words(8) + " a#")],
-    "ellipses": [(words(9) + " a...", words(8) + " a..."), (words(9) + " a…", words(8) + " a…")],
+    "hashes": [(words(900) + " a#" * 100, words(899) + " a#" * 101)],
+    "ellipses": [
+        (words(900) + mark * 100, words(899) + mark * 101) for mark in (" a...", " a…", " …b")
+    ],
     "bullet-lines": [
-        (lines("a", *(f"{mark} {i}" for i in range(9))), lines("a", *[f"{mark} b"] * 10))
+        (lines(*["a"] * 100, *[f"{mark} b"] * 900), lines(*["a"] * 99, *[f"{mark} b"] * 901))
         for mark in "-*•‣▪●–"
     ],
     "ellipsis-lines": [
-        (lines(*"abcdefg", "x...", "y…", "z..."), lines(*"abcdef", "x...", "y…", "z...")),
-        (lines(*"abcdefg", "x..", "y…", "z..."), lines(*"abcdef", "x...", "y…", "z... ")),
+        (lines(*["a.."] * 700, *[mark] * 300), lines(*["a.."] * 699, *[mark] * 301))
+        for mark in ("x...", "y…", "...", "z... ")
     ],
-    "words-without-letters": [("a b c d 5", "a b c 4 5"), ("a b c d -", "a b c 4 -")],
+    "words-without-letters": [
+        ("a1 " * 800 + f"{word} " * 200, "a1 " * 799 + f"{word} " * 201) for word in ("5", "-")
+    ],
     "no-stop-words": [("The end of it", "The end"), ("to be", "to to"), ("with that", "with tha")],
     # gopher: repetition
-    "duplicate-lines": [(lines(*"abcdefg", *"aaa"), lines(*"abcdef", *"aaa"))],
-    "duplicate-paragraphs": [("\n\n".join("abcdefgaaa"), "\n\n".join("abcdefaaa"))],
-    "duplicate-line-characters": [(lines("aa", "aa", "bbbb"), lines("aa", "aa", "bbb"))],
-    "duplicate-paragraph-characters": [("aa\n\naa\n\nbb", "aa\n\naa\n\nb")],
+    "duplicate-lines": [(parts("\n", 700, 300), parts("\n", 699, 301))],
+    "duplicate-paragraphs": [(parts("\n\n", 700, 300), parts("\n\n", 699, 301))],
+    "duplicate-line-characters": [
+        (lines(*["a" * 200] * 2, "b" * 598), lines(*["a" * 200] * 2, "b" * 597))
+    ],
+    "duplicate-paragraph-characters": [
+        ("\n\n".join(["a" * 200] * 2 + ["b" * 596]), "\n\n".join(["a" * 200] * 2 + ["b" * 595]))
+    ],
     **{
         f"top-{n}-gram": [(twice(phrase, 100), twice(phrase, 99))]
         for n, phrase in {2: "aaaaa bbbb", 3: "aaa bbb c", 4: "a b c dd"}.items()
@@ -94,15 +107,16 @@ CASES: dict[str, list[Pair]] = {
     ],
     # fineweb
     "few-sentence-ends": [
-        (lines(f"a{end}", *["b"] * 7), lines(f"a{end}", *["b"] * 8)) for end in ".!?\"”’'"
+        (lines(*[f"a{end}"] * 120, *["b"] * 880), lines(*[f"a{end}"] * 119, *["b"] * 881))
+        for end in ".!?\"”’'"
     ],
     "short-lines": [
-        (lines(*["a" * 30] * 67, *["a" * 31] * 33), lines(*["a" * 30] * 68, *["a" * 31] * 32))
+        (lines(*["a" * 30] * 670, *["a" * 31] * 330), lines(*["a" * 30] * 671, *["a" * 31] * 329))
     ],
     "any-duplicate-line": [(lines("ab", "ab", "x" * 196), lines("ab", "ab", "x" * 195))],
     "many-line-ends": [
-        (lines("a b c d", "e f", "g h", "i j"), lines("a b c d", "e f", "g h", "i")),
-        ("a b c d\n\ne f\n\ng h\n\ni j", "a b c d\n\ne f\n\ng h\n\ni"),
+        (end.join(["a"] * 300 + ["b " * 700]), end.join(["a"] * 301 + ["b " * 699]))
+        for end in ("\n", "\n\n")
     ],
 }
 
