@@ -5,6 +5,7 @@ agree on anything, one of them missed the article, and the longer text is taken.
 """
 
 import re
+from unicodedata import normalize
 
 from gptwo.corpus.bulk import extract_bulk
 from gptwo.corpus.quality import extract_once
@@ -33,4 +34,4 @@ def agreement(first: str, second: str) -> str:
 
 def _words(text: str) -> str:
     """Words with single spaces around; one space where there is none, which is in any text."""
-    return " ".join(["", *_WORD.findall(text), ""])
+    return " ".join(["", *_WORD.findall(normalize("NFC", text)), ""])

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from unicodedata import normalize
 
 from gptwo.corpus.both import extract_both
 from gptwo.corpus.bulk import extract_bulk
@@ -58,8 +59,12 @@ def extract(drafts: list[Draft], config: CorpusConfig, at: Callable[[int], None]
 
 
 def extract_text(html: str, extractor: str = "quality") -> str:
-    """The main text of a page by one of EXTRACTORS, "" when there is none, or no page."""
+    """The main text of a page by one of EXTRACTORS, "" when there is none, or no page.
+
+    Letters that can be written in two ways are in one (NFC), as in nearly all pages: in the others
+    copies would not be found.
+    """
     start = html[:START]
     if not start.lstrip("\ufeff\0 \t\r\n").startswith("<") and not _HTML.search(start):
         return ""  # JSON, plain text
-    return clean(EXTRACTORS[extractor](html))
+    return clean(normalize("NFC", EXTRACTORS[extractor](html)))

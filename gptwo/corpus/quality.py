@@ -8,7 +8,6 @@ itself: cheaper, and right more often. Each step was measured on three public se
 
 import re
 from typing import Any
-from unicodedata import normalize
 
 import trafilatura
 from lxml import etree  # type: ignore[attr-defined]
@@ -53,7 +52,7 @@ def extract_once(html: str) -> str:
         return ""
     remove_noise(tree)
     found: Any = trafilatura.bare_extraction(tree, options=_OPTIONS)
-    return normalize("NFC", lay_out(found.body)) if found else ""
+    return lay_out(found.body) if found else ""
 
 
 def parse(html: str) -> HtmlElement | None:

@@ -1,8 +1,13 @@
 """extract: main text and its layout, encodings, and pages that break an extractor."""
 
+import os
+import re
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from extraction_metric import load_sets
 from hostile_pages import BROKEN, ENCODED, WORDS, document
 from page_files import html
 
@@ -11,8 +16,11 @@ from gptwo.corpus.config import EXTRACTOR_NAMES, CorpusConfig
 from gptwo.corpus.encoding import decode
 from gptwo.corpus.extract import EXTRACTORS, extract_file, extract_text
 from gptwo.corpus.quality import extract_once
+from gptwo.corpus.read import read_unit, shards_of
 from gptwo.corpus.shards import Draft, read_shard, write_shard
-from gptwo.pool import Pool, Task
+from gptwo.corpus.sources import find_units
+from gptwo.errors import DataError
+from gptwo.pool import Job, Pool, Task
 from gptwo.progress import SILENT
 
 PROSE = "\n\n".join(
@@ -41,6 +49,14 @@ def test_the_main_text_in_paragraphs(extractor: str) -> None:
     text = extract_text(html(PROSE), extractor)
     assert PROSE in text
     assert "Buy one" not in text and "Copyright" not in text
+
+
+@pytest.mark.parametrize("extractor", ALL)
+def test_letters_are_written_in_one_way(extractor: str) -> None:
+    apart, together = "a\u0308 e\u0301", "\u00e4 \u00e9"
+    page = document(f"<p>{apart} {WORDS * 9}</p><p>{together} {WORDS * 8}</p>")
+    text = extract_text(page, extractor)
+    assert apart not in text and text.count(together) == 2
 
 
 BODY = """
@@ -156,28 +172,118 @@ def test_pages_without_markup_and_closed_at_once() -> None:
     assert PROSE in extract_text(closed)
 
 
+def run_stage(drafts: list[Draft], folder: Path, job: Job, **settings: float | str) -> list[Draft]:
+    """The stage as a corpus runs it: in worker processes, from work files to work files."""
+    shards = [drafts[i : i + 100] for i in range(0, len(drafts), 100)]
+    tasks = []
+    for number, shard in enumerate(shards):
+        write_shard(folder / "in" / f"{number}.parquet", shard)
+        out = folder / "out" / f"{number}.parquet"
+        tasks.append(Task(input=folder / "in" / f"{number}.parquet", output=out))
+    config = CorpusConfig(**settings)  # type: ignore[arg-type]
+    with Pool(config, 1, SILENT, preload="gptwo.corpus.build") as pool:
+        pool.run("extract", job, tasks)
+    out = [draft for task in tasks for draft in read_shard(task.output, kept=False)]
+    assert [draft.url for draft in out] == [draft.url for draft in drafts]
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("extractor", ALL)
 def test_broken_pages_cost_only_themselves(extractor: str, tmp_path: Path) -> None:
-    """In a worker process, as in a corpus; whole pages before, between and after."""
+    """Whole pages before, between and after."""
     good = html(PROSE).encode()
     drafts = [Draft(payload=good, url="good 0")]
     for name, make in BROKEN.items():
         drafts += [Draft(payload=make(), url=name), Draft(payload=good, url=f"good after {name}")]
-    write_shard(tmp_path / "in.parquet", drafts)
-    task = Task(input=tmp_path / "in.parquet", output=tmp_path / "out" / "0.parquet")
-    config = CorpusConfig(extractor=extractor, document_seconds=0.2)
-    with Pool(config, 1, SILENT, preload="gptwo.corpus.build") as pool:
-        pool.run("extract", extract_file, [task])
-    out = {draft.url: draft for draft in read_shard(task.output, kept=False)}
-    assert len(out) == len(drafts)
-    for url, draft in out.items():
-        if url.startswith("good"):
-            assert PROSE in draft.text, url
-        assert bool(draft.text) != bool(draft.reason), url
-        assert draft.reason in ("", "no-main-text", "too-slow", "too-much-memory"), url
+    settings = {"extractor": extractor, "document_seconds": 0.2}
+    for draft in run_stage(drafts, tmp_path, extract_file, **settings):
+        if draft.url.startswith("good"):
+            assert PROSE in draft.text, draft.url
+        assert bool(draft.text) != bool(draft.reason), draft.url
+        assert draft.reason in ("", "no-main-text", "too-slow", "too-much-memory"), draft.url
         assert "\0" not in draft.text
         draft.text.encode()  # no lone surrogates
+
+
+@pytest.mark.slow
+def test_real_pages_and_archives(data_dir: Path, tmp_path: Path) -> None:
+    """None is lost to anything but holding no text; the slow extractors get a sample."""
+    pages = [page for pages in load_sets(data_dir) for page, _ in pages.pages]
+    whole = [Draft(payload=page, url=f"page {n}") for n, page in enumerate(pages)]
+    archived = archived_pages(data_dir / "warc", tmp_path)
+    assert len(archived) > 200
+    for extractor, step in (("bulk", 1), ("both", 20), ("quality", 50)):
+        few = whole[::step]
+        drafts = few + archived[::step]
+        out = run_stage(drafts, tmp_path / extractor, extract_file, extractor=extractor)
+        assert {draft.reason for draft in out} <= {"", "no-main-text"}  # of links alone, in 2008
+        assert sum(not draft.text for draft in out[: len(few)]) <= len(few) // 100
+
+
+def archived_pages(folder: Path, tmp_path: Path) -> list[Draft]:
+    """HTML of every archive that is whole enough to be read."""
+    drafts = []
+    for number, unit in enumerate(find_units([folder])):
+        mark = tmp_path / "read" / f"{number:05}.json"
+        try:
+            read_unit(Task(input=unit, output=mark), CorpusConfig(), lambda position: None)
+        except DataError:  # nothing but damage
+            continue
+        for shard in shards_of(mark):
+            drafts += [d for d in read_shard(shard) if d.payload is not None]
+    return drafts
+
+
+def with_a_killer(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """The job of the stage, with an extractor that some page brings down."""
+
+    def killer(page: str) -> str:
+        if "bring it down" in page:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return page
+
+    EXTRACTORS["quality"] = killer
+    extract_file(task, config, at)
+
+
+def test_a_page_that_kills_its_worker_costs_only_itself(tmp_path: Path) -> None:
+    pages = [f"<p>page {number}" for number in range(250)]
+    for number in (130, 131):
+        pages[number] = f"<p>bring it down {number}"
+    drafts = [Draft(payload=page.encode(), url=page) for page in pages]
+    for number, draft in enumerate(run_stage(drafts, tmp_path, with_a_killer)):
+        if number in (130, 131):
+            assert (draft.reason, draft.detail) == ("killed-the-extractor", "SIGSEGV")
+        else:
+            assert (draft.reason, draft.text) == ("", pages[number])
+
+
+def remember_memory(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    extract_file(task, config, at)
+    kilobytes = re.findall(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
+    task.output.with_suffix(".rss").write_text(f"{os.getpid()} {kilobytes[0]}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("extractor", "pages"), [("bulk", 200), ("quality", 15)])
+def test_memory_stays_flat_over_many_pages(extractor: str, pages: int, tmp_path: Path) -> None:
+    """Ten shards in one process, a page in the third that needs hundreds of megabytes."""
+    tasks = []
+    for shard in range(10):
+        bodies = [f"<h2>{n} of {shard}</h2>" + f"<p>{n} {WORDS * 9}</p>" * 40 for n in range(pages)]
+        drafts = [Draft(payload=document(f"<article>{b}</article>").encode()) for b in bodies]
+        if shard == 2:
+            drafts.append(Draft(payload=BROKEN["big table"]()))
+        write_shard(tmp_path / f"{shard}.in", drafts)
+        tasks.append(Task(input=tmp_path / f"{shard}.in", output=tmp_path / f"{shard}.out"))
+    config = CorpusConfig(extractor=extractor, document_seconds=5)
+    with Pool(config, 1, SILENT, preload="gptwo.corpus.build") as pool:
+        pool.run("extract", remember_memory, tasks)
+    seen = [task.output.with_suffix(".rss").read_text().split() for task in tasks]
+    assert len({process for process, _ in seen}) == 1
+    held = [int(kilobytes) / 1024 for _, kilobytes in seen]
+    assert max(held) < held[1] + 48, held
 
 
 def test_time_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
