@@ -103,7 +103,7 @@ def test_a_document_of_little_else_is_dropped(tmp_path: Path) -> None:
 UNITS = st.lists(st.sampled_from([f"{name} " * 3 for name in "abcdefgh"]), max_size=6)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(st.lists(UNITS, min_size=1, max_size=6), st.integers(1, 3), st.integers(1, 3))
 def test_the_join_is_what_a_plain_count_says(
     tmp_path_factory: pytest.TempPathFactory, units: list[list[str]], most: int, parts: int
@@ -137,11 +137,11 @@ def test_the_join_is_what_a_plain_count_says(
 
 
 def test_generated_truth(tmp_path: Path) -> None:
-    """Notices in 2,000 documents: each stays once, nothing else is lost."""
+    """Notices in 1,000 documents: each stays once, nothing else is lost."""
     chance = random.Random(0)
     notices = [f"Notice {sentence(n, 15)}." for n in range(50)]
     texts, planted = [], Counter()
-    for n in range(2000):
+    for n in range(1000):
         parts = [own(10 * n + i) for i in range(3)]
         for notice in chance.sample(notices, chance.randrange(3)):
             parts.insert(chance.randrange(len(parts) + 1), notice)
@@ -149,7 +149,7 @@ def test_generated_truth(tmp_path: Path) -> None:
         texts.append("\n\n".join(parts))
     kept, dropped, counts = cut(tmp_path, texts)
     left = Counter(part for text in kept.values() for part in text.split("\n\n"))
-    assert len(kept) == 2000 and not dropped
+    assert len(kept) == 1000 and not dropped
     assert {notice: left[notice] for notice in notices} == dict.fromkeys(notices, 1)
     assert counts["cut"] == planted.total() - 50
     for n, text in enumerate(texts):
