@@ -25,8 +25,9 @@ from gptwo.errors import DataError
 # How a word in the class or id of what is not the article begins; after = the whole word.
 # An element with one of the first is left out unless it holds 60% of the page's prose,
 PARTS = (
-    "comment kommentar respond footer =nav navi navbar =menu breadcrumb sidebar cookie consent "
-    "related recommend newsletter subscri =share sharing popup overlay paywall =login"
+    "comment kommentar coment respond footer =nav navi navbar =menu breadcrumb sidebar cookie "
+    "consent related relacionad recommend newsletter subscri =share sharing popup overlay paywall "
+    "=login"
 )
 # with one of these unless all elements with this word hold 40%: they name whole layouts, too.
 PIECES = (

@@ -9,8 +9,9 @@
 enum { PARAGRAPH = 80, SENTENCE = 20, TITLE = 300, LABEL = 60 }; /* bytes */
 
 #define PARTS                                                                                      \
-    "comment kommentar respond footer =nav navi navbar =menu breadcrumb sidebar cookie consent "   \
-    "related recommend newsletter subscri =share sharing popup overlay paywall =login"
+    "comment kommentar coment respond footer =nav navi navbar =menu breadcrumb sidebar cookie "    \
+    "consent related relacionad recommend newsletter subscri =share sharing popup overlay paywall "\
+    "=login"
 #define PIECES                                                                                     \
     "promo sponsor =ad =ads advert banner widget toolbar pagin =author byline =bio avatar =tag "   \
     "=tags =meta caption credit copyright disclaimer =print rating =category date timestamp "      \
