@@ -81,8 +81,8 @@ class Cluster:
     """Runs the jobs of a room on the nodes of a Ray cluster; one at a time in a process.
 
     `address` is that of a running cluster, "head:6379"; "" starts one on this machine that ends
-    with us. `workers` 0 means one per core of the cluster. The nodes
-    need this version of gptwo and a view of every path that tasks name.
+    with us. `workers` 0 means one per core of the cluster. The nodes need this version of gptwo and
+    a view of every path that tasks name.
     """
 
     def __init__(
@@ -101,31 +101,30 @@ class Cluster:
         self._work: Any = spread(work)
 
     def run(self, title: str, job: Job, tasks: Sequence[Task]) -> None:
-        """Do every task whose output is not there yet; raises what a job raised."""
+        """Do every task whose output is not there yet; raises what a job raised.
+
+        After an error or a stop some tasks may still run; they end with the cluster. (To cancel one
+        that just finishes makes Ray 2.60 abort this process.)
+        """
         waiting = deque(task for task in tasks if not task.output.exists())
         busy: dict[Any, Task] = {}
         if not waiting:
             return
         finished, next_look = 0, time.monotonic()
-        try:
-            with self.reporter.bar(title, None, "documents") as bar:
-                while waiting or busy:
-                    self.reporter.check()
-                    while waiting and len(busy) < self.workers:
-                        task = waiting.popleft()
-                        busy[self._work.remote(self._order(job, task))] = task
-                    done, _ = self._ray.wait(list(busy), timeout=POLL_SECONDS)
-                    for reference in done:
-                        finished += self._take(reference, busy[reference])
-                        del busy[reference]
-                    if time.monotonic() >= next_look or not busy:
-                        known = finished + sum(map(_told, busy.values()))
-                        bar.advance(max(known - bar.done, 0))  # less, when a worker began again
-                        next_look = time.monotonic() + POLL_SECONDS
-        finally:
-            for reference in busy:
-                with suppress(self._ray.exceptions.RayError, ValueError):
-                    self._ray.cancel(reference, force=True)
+        with self.reporter.bar(title, None, "documents") as bar:
+            while waiting or busy:
+                self.reporter.check()
+                while waiting and len(busy) < self.workers:
+                    task = waiting.popleft()
+                    busy[self._work.remote(self._order(job, task))] = task
+                done, _ = self._ray.wait(list(busy), timeout=POLL_SECONDS)
+                for reference in done:
+                    finished += self._take(reference, busy[reference])
+                    del busy[reference]
+                if time.monotonic() >= next_look or not busy:
+                    known = finished + sum(map(_told, busy.values()))
+                    bar.advance(max(known - bar.done, 0))  # less, when a worker began again
+                    next_look = time.monotonic() + POLL_SECONDS
 
     def __enter__(self) -> "Cluster":
         return self
