@@ -27,16 +27,14 @@ class Message:
     payload: bytes = b""
     content_type: str = ""
     charset: str = ""
-    length: int = -1  # what the header promised, of the payload as it was sent
 
 
 def parse_message(block: bytes, max_bytes: int) -> Message | None:
     """The parts of a response; None where there is no status line.
 
-    The payload of an answer other than 200 is left out, and all of them for a `max_bytes` of 0; of
-    one that is longer than `max_bytes` the first `max_bytes + 1` bytes are given. Servers lie about
-    encodings: what is not encoded as they say is taken as it is. Raises `Cut` where the encoded
-    payload breaks off.
+    The payload of an answer other than 200 is left out; of one that is longer than `max_bytes` the
+    first `max_bytes + 1` bytes are given. Servers lie about encodings: what is not encoded as they
+    say is taken as it is. Raises `Cut` where the encoded payload breaks off.
     """
     status = _STATUS.match(block)
     if status is None:
@@ -46,21 +44,20 @@ def parse_message(block: bytes, max_bytes: int) -> Message | None:
     small = head.lower()
     kind, _, parameters = field(head, small, b"content-type").decode("latin-1").partition(";")
     charset = _CHARSET.search(parameters) if parameters else None
-    length = field(head, small, b"content-length")
     message = Message(
         status=int(status.group(1)),
         content_type=kind.strip().lower(),
         charset=charset.group(1).lower() if charset else "",
-        length=int(length) if length.isdigit() and len(length) < 16 else -1,
     )
-    if message.status != 200 or not max_bytes:
+    if message.status != 200:
         return message
     payload = block[start:]
-    if b"chunked" in field(small, small, b"transfer-encoding"):
-        payload = _join_chunks(payload)
-    encoding = field(small, small, b"content-encoding")
-    if encoding and payload:
-        payload = _decoded(payload, encoding, max_bytes)
+    if b"-encoding:" in small:
+        if b"chunked" in field(small, small, b"transfer-encoding"):
+            payload = _join_chunks(payload)
+        encoding = field(small, small, b"content-encoding")
+        if encoding and payload:
+            payload = _decoded(payload, encoding, max_bytes)
     message.payload = payload if len(payload) <= max_bytes else payload[: max_bytes + 1]
     return message
 

@@ -145,8 +145,9 @@ def _block(
 
 def _is_whole(block: bytes) -> bool:
     """Whether a page has the length its server gave, whatever the archive says."""
-    message = parse_message(block, 0)
-    return bool(message and 0 <= message.length <= len(block) - end_of_head(block, 0)[1])
+    end, begin = end_of_head(block, 0)
+    length = field(block[:end], block[:end].lower(), b"content-length")
+    return length.isdigit() and len(length) < 16 and int(length) <= len(block) - begin
 
 
 def _response(
