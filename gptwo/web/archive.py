@@ -141,7 +141,7 @@ class Archive:
         self._ready_bytes = 0
         self._some, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
-        self._closing = False
+        self._closing = self._ended = False
         self._pages: IO[bytes] | None = None
         self._notes: IO[bytes] | None = None
         self._links = self._end = 0
@@ -151,7 +151,8 @@ class Archive:
         self._ready.append((link, page))
         self._ready_bytes += len(page.answer.body)
         self._some.set()
-        if self._ready_bytes >= WAITING_BYTES or len(self._ready) >= WAITING_PAGES:
+        full = self._ready_bytes >= WAITING_BYTES or len(self._ready) >= WAITING_PAGES
+        if full and not self._ended:
             self._room.clear()
         await self._room.wait()
 
@@ -175,6 +176,8 @@ class Archive:
                     await loop.run_in_executor(thread, self._write, ready)
                 await loop.run_in_executor(thread, self._finish)
         finally:
+            self._ended = True
+            self._room.set()  # nobody is to wait for what will never be written
             for handle in (self._pages, self._notes):
                 if handle is not None:
                     with suppress(OSError):

@@ -85,7 +85,7 @@ def _allow_files(connections: int) -> None:
     if soft != unlimited and soft < needed:
         raise ResourceError(
             f"{connections:,} hosts at once need {needed:,} open files, the limit is {soft:,}",
-            remedy=f"set crawl.concurrency to {max(soft - SPARE_FILES, 1):,}, or raise the limit",
+            remedy=f"set concurrency to {max(soft - SPARE_FILES, 1):,}, or raise the limit",
         )
 
 

@@ -34,7 +34,7 @@ FETCHED = pa.schema(
         ("fetched", pa.string()),
     ]
 )
-MEMORY_LIMIT, THREADS = "128MB", 1
+MEMORY_LIMIT, THREADS = "256MB", 1
 BATCH_ROWS = 8192
 _NOTES = {
     "link": "BIGINT",
@@ -63,7 +63,10 @@ _JOINED = """
     LEFT JOIN {notes} AS n ON l.file_row_number = n.link
     ORDER BY l.file_row_number"""
 _TOLD = ["url", "outcome", "final_url", "sha256", "date", "place", "bytes"]
-_READ = "read_json($2, format = 'newline_delimited', columns = {columns})"
+_READ = (
+    "read_json($2, format = 'newline_delimited', columns = {columns},"
+    " maximum_object_size = 1000000)"  # less is held for each file
+)
 
 
 def write_fetched(made: Stage, links: Path) -> tuple[dict[str, Any], dict[str, Any], str]:

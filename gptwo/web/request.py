@@ -215,7 +215,7 @@ def _fault(error: Exception, heads: list[int], seconds: float) -> Answer:
     if number in OURS:
         raise ResourceError(
             f"no room for one more connection: {cause}",
-            remedy="set a smaller crawl.concurrency, or raise the limit of open files (ulimit -n)",
+            remedy="set a smaller concurrency, or raise the limit of open files (ulimit -n)",
         ) from error
     if isinstance(cause, PrivateAddressError):
         return Answer(outcome="private-address", detail=str(cause))
