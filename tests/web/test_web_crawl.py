@@ -1,6 +1,7 @@
 """crawl: what becomes of each kind of page, and how hosts are treated."""
 
 import gzip
+import random
 import socket
 import subprocess
 import sys
@@ -114,6 +115,30 @@ def test_answers(site: Site, tmp_path: Path, answer: object, outcome: str) -> No
     assert bool(row["sha256"]) == (found == "ok")
     pages = page_responses(tmp_path / "pages")
     assert len(pages) == (found == "ok")
+
+
+def test_answers_that_are_damaged_anywhere(site: Site, tmp_path: Path) -> None:
+    """Whatever bytes come back: each link has an outcome, and what is stored can be read."""
+    chance = random.Random(5)
+    whole = [
+        ok("<p>page"),
+        ok(gzip.compress(b"<p>page"), content_encoding="gzip"),
+        moved("http://b.example/é?x#y"),
+        reply(503, retry_after="1"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n<p>c\r\n0\r\n\r\n",
+    ]
+    for i in range(150):
+        data = bytearray(chance.choice(whole))
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.randrange(3)] = chance.randbytes(chance.randrange(4))
+        robots_too = "robots.txt" if i % 10 == 0 else "page"
+        site.pages[f"h{i}.example/{robots_too}"] = send_then_close(bytes(data))
+    urls = [f"http://h{i}.example/page" for i in range(150)]
+    run_crawl(site, tmp_path, urls, page_seconds=3.0, retries=0, max_delay_seconds=0.0)
+    assert set(outcomes(tmp_path / "pages")) == set(urls)
+    kept = sum(row["outcome"] == "ok" for row in rows(tmp_path / "pages").values())
+    assert len(page_responses(tmp_path / "pages")) == kept > 10
 
 
 def test_hosts_that_do_not_answer(site: Site, tmp_path: Path) -> None:
