@@ -3,9 +3,10 @@
 usage: PYTHON benchmarks/corpus_peers.py PAGES OUT WORKERS EXTRACTOR TOKENIZER
 
 PAGES: a folder of JSON lines with the HTML in the field `text`, which spares it the reading of WARC
-files. EXTRACTOR: `trafilatura`, its own step in its sandbox, or `resiliparse`, called directly.
-TOKENIZER: `spacy`, what it takes for English, or `split`, words between spaces. Five pipelines:
-extraction with signatures, buckets, clusters, filter. Prints what it kept, as JSON.
+files. EXTRACTOR: `trafilatura`, its own step in its sandbox (with 60 s a page: one, its default, is
+little on a busy machine), or `resiliparse`, called directly. TOKENIZER: `spacy`, what it takes for
+English, or `split`, words between spaces. Four pipelines: extraction with signatures, buckets,
+clusters, filter. Prints what it kept, as JSON.
 """
 
 import json
@@ -54,7 +55,7 @@ def main() -> None:
             list(steps), tasks=tasks, workers=int(workers), logging_dir=str(folder / "logs" / name)
         ).run()
 
-    step = Trafilatura() if extractor == "trafilatura" else Resiliparse()
+    step = Trafilatura(timeout=60) if extractor == "trafilatura" else Resiliparse()
     run("extract", files, JsonlReader(pages), step, JsonlWriter(texts), sign)
     buckets, removed = str(folder / "buckets"), str(folder / "removed")
     run("buckets", 14, MinhashDedupBuckets(str(folder / "signatures"), buckets, config=config))

@@ -46,6 +46,29 @@ def test_a_killer_is_found_and_left_out(tmp_path: Path) -> None:
     assert texts == ["{}", "{7: 'SIGSEGV'}", "{}", "{0: 'SIGSEGV'}"]
 
 
+def twice_over(task: Task, config: str, at: Callable[[int], None]) -> None:
+    """Two passes over ten documents; then no document is being worked on, and it dies."""
+    for number in [*range(10), *range(10), -1]:
+        at(number)
+    if task.deaths < 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    task.output.write_text(f"{task.deaths} {task.skip}")
+
+
+def test_a_death_between_documents_is_no_documents_fault(tmp_path: Path) -> None:
+    with pool_of(1) as pool:
+        pool.run("test", twice_over, tasks(tmp_path, [None]))
+    assert (tmp_path / "0").read_text() == "3 ()"
+
+
+def test_two_passes_over_documents_count_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pool_of(2, Reporter()) as pool:
+        pool.run("test", job, tasks(tmp_path, [None] * 5))
+    assert capsys.readouterr().err.startswith("test: 50 documents ")
+
+
 def test_workers_are_replaced_after_some_tasks(tmp_path: Path) -> None:
     n = 2 * TASKS_PER_WORKER + 1
     with pool_of(1) as pool:
