@@ -82,10 +82,10 @@ def generate(path: Path, records: int) -> Path:
         "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(WORDS)
     ]
     weights = [1 / (rank + 3) for rank in range(WORDS)]
+    texts = [" ".join(rng.choices(words, weights, k=90)) for _ in range(2_000)]
     with path.open("wb") as out:
         for number in range(records):
-            texts = (" ".join(rng.choices(words, weights, k=90)) for _ in range(10))
-            body = "".join(f"<p>{text}</p>\n" for text in texts).encode()
+            body = "".join(f"<p>{text}</p>\n" for text in rng.choices(texts, k=10)).encode()
             body = b"<!doctype html><html><head><title>A page</title></head><body>" + body
             out.write(gzip.compress(record(number, body)))
     return path
