@@ -108,6 +108,7 @@ def corpus(
     *,
     out: Out,
     workers: int = 0,
+    extractor: Literal["quality", "bulk", "both"] = "quality",
     executor: Literal["pool", "ray"] = "pool",
     address: str = "",
     call: Call = PLAIN,
@@ -120,6 +121,8 @@ def corpus(
         A folder made by `gptwo crawl`, WARC files, folders or tars of HTML, JSONL, Parquet, text.
     workers
         Processes; 0 for one per core. The result does not depend on it.
+    extractor
+        What finds the main text: trafilatura, our own (many times as fast), or the lines of both.
     executor
         What runs them: processes of this machine, or Ray. The result does not depend on it.
     address
@@ -129,7 +132,7 @@ def corpus(
     from gptwo.corpus.config import CorpusConfig
 
     make_stage(
-        CorpusConfig(),
+        CorpusConfig(extractor=extractor),
         call,
         lambda config, reporter: build_corpus(
             list(sources),
