@@ -12,7 +12,7 @@ demo: .venv/demo.stamp
 	$(BIN)/gptwo reproduce demo $(DEMO_ARGS)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
