@@ -1,5 +1,6 @@
 """extract: main text and its layout, encodings, and pages that break an extractor."""
 
+import hashlib
 import os
 import re
 import signal
@@ -257,6 +258,23 @@ def test_a_page_that_kills_its_worker_costs_only_itself(tmp_path: Path) -> None:
             assert (draft.reason, draft.detail) == ("killed-the-extractor", "SIGSEGV")
         else:
             assert (draft.reason, draft.text) == ("", pages[number])
+
+
+def with_no_return(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """An extractor whose native code some page keeps busy for ever, deaf to signals."""
+
+    def deaf(page: str) -> str:
+        return hashlib.pbkdf2_hmac("sha1", b"", b"", 1 << 30).hex() if "keep busy" in page else page
+
+    EXTRACTORS["quality"] = deaf
+    extract_file(task, config, at)
+
+
+def test_native_code_that_does_not_come_back_ends_with_its_worker(tmp_path: Path) -> None:
+    drafts = [Draft(payload=page, url="") for page in (b"<p>one", b"<p>keep busy", b"<p>three")]
+    out = run_stage(drafts, tmp_path, with_no_return, document_seconds=0.1)
+    assert [draft.text for draft in out] == ["<p>one", "", "<p>three"]
+    assert (out[1].reason, out[1].detail) == ("killed-the-extractor", "SIGVTALRM")
 
 
 def remember_memory(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
