@@ -30,9 +30,9 @@ from made_pages import make_texts, write_html_lines, write_keys, write_lines, wr
 
 import gptwo.corpus.build
 from gptwo.artifacts import read_manifest
-from gptwo.corpus import dedup, near
 from gptwo.corpus.build import build_corpus
 from gptwo.corpus.config import CorpusConfig
+from gptwo.corpus.duplicates import dedup, near
 from gptwo.pool import Pool, Task
 from gptwo.progress import SILENT
 from gptwo.world import machine

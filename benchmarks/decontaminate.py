@@ -30,11 +30,13 @@ from typing import Any
 
 import numpy as np
 
-from gptwo.corpus import decontaminate, encyclopedia, ngrams, overlap, passages
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import keys_file
-from gptwo.corpus.dump import read_articles
-from gptwo.corpus.evaluation import Piece, find_sets, read_set
+from gptwo.corpus.duplicates import passages
+from gptwo.corpus.duplicates.dedup import keys_file
+from gptwo.corpus.overlap import decontaminate, encyclopedia, ngrams
+from gptwo.corpus.overlap import hits as overlap
+from gptwo.corpus.overlap.dump import read_articles
+from gptwo.corpus.overlap.evaluation import Piece, find_sets, read_set
 from gptwo.corpus.shards import Draft, document_id, read_shard, read_table, run_stages, write_shard
 from gptwo.corpus.words import normalise
 from gptwo.pool import Job, Task

@@ -37,9 +37,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gptwo.corpus import dedup, near
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.minhash import BANDS, ROWS, sketch
+from gptwo.corpus.duplicates import dedup, near
+from gptwo.corpus.duplicates.minhash import BANDS, ROWS, sketch
 from gptwo.corpus.shards import SHARD_DOCUMENTS, Draft, write_shard
 from gptwo.pool import Task
 from gptwo.world import machine

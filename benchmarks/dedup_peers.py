@@ -32,7 +32,7 @@ def five_grams(text: str) -> list[str]:
 def gptwo() -> Run:
     import pyarrow as pa
 
-    from gptwo.corpus.minhash import sketch
+    from gptwo.corpus.duplicates.minhash import sketch
 
     return lambda texts: sketch(pa.array(texts, pa.large_string()))[0]
 
@@ -40,7 +40,7 @@ def gptwo() -> Run:
 def plain() -> Run:
     import pyarrow as pa
 
-    from gptwo.corpus.minhash import plain_sketch
+    from gptwo.corpus.duplicates.minhash import plain_sketch
 
     return lambda texts: plain_sketch(pa.array(texts, pa.large_string()))[0]
 

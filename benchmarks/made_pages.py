@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from dedup import CHANGES, passages  # the benchmark beside this one
 
-from gptwo.corpus.minhash import BANDS
+from gptwo.corpus.duplicates.minhash import BANDS
 from gptwo.corpus.shards import SHARD_DOCUMENTS, write_table
 
 FILES = 8  # that the pages come in

@@ -22,7 +22,7 @@ from typing import Any
 from resiliparse.parse.html import HTMLTree, NodeType
 
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.html_tags import BIT, PROPERTY, TAGS
+from gptwo.corpus.extraction.html_tags import BIT, PROPERTY, TAGS
 from gptwo.native import _html  # type: ignore[import-not-found]
 from gptwo.world import machine
 

@@ -46,10 +46,10 @@ from datatrove.utils.text import split_into_parts
 from datatrove.utils.typeshelper import Languages
 from datatrove.utils.word_tokenizers import load_word_tokenizer
 
-from gptwo.corpus import prose, rules
+from gptwo.corpus.cleaning import prose, rules
+from gptwo.corpus.cleaning.prose import TERMINAL, Prose
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.extract import extract_text
-from gptwo.corpus.prose import TERMINAL, Prose
+from gptwo.corpus.extraction.extract import extract_text
 from gptwo.world import machine
 
 MOST_CHARACTERS = 6_000

@@ -108,9 +108,9 @@ class _Capped(io.RawIOBase):
 
 
 @contextmanager
-def decompressed(path: Path) -> Iterator[io.BufferedReader]:
+def decompressed(path: Path) -> Iterator["io.BufferedReader[Any]"]:
     """Open a file for reading, whatever it is compressed with (told by its first bytes)."""
-    with path.open("rb", buffering=BUFFER_BYTES) as raw:
+    with io.BufferedReader(io.FileIO(path), BUFFER_BYTES) as raw:
         head = raw.read(8)
         raw.seek(0)
         kind = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")

@@ -2,6 +2,6 @@
 
 In: WARC and ARC files, a crawl's folder, HTML, JSON lines, Parquet, plain text. Out: Parquet in
 `train/`, `valid/`, `test/`, and `dropped/` with the stage, the reason and a detail for every
-document that was set aside. The stages are files to files, run on a pool of processes, joined by
-DuckDB: read -> extract -> language -> rules -> exact-dedup -> near-dedup -> wikipedia -> split.
+document that was set aside. All work is files to files, by processes here or on a cluster: read ->
+extraction -> cleaning -> duplicates -> overlap -> split; `build.py` is the order.
 """

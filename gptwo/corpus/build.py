@@ -12,27 +12,18 @@ from typing import Any
 from gptwo.artifacts import Manifest, fingerprint_inputs, label_paths, read_json, stage
 from gptwo.cluster import Cluster, check_executor, open_executor
 from gptwo.config import to_dict
-from gptwo.corpus import (
-    datasheet,
-    decontaminate,
-    dedup,
-    encyclopedia,
-    minhash,
-    near,
-    ngrams,
-    overlap,
-    passages,
-    split,
-)
+from gptwo.corpus import datasheet, split
+from gptwo.corpus.cleaning.language import language
+from gptwo.corpus.cleaning.rules import rules
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.evaluation import find_sets
-from gptwo.corpus.extract import extract
-from gptwo.corpus.language import language
+from gptwo.corpus.duplicates import dedup, minhash, near, passages
+from gptwo.corpus.extraction.extract import extract
+from gptwo.corpus.overlap import decontaminate, encyclopedia, hits, ngrams
+from gptwo.corpus.overlap.evaluation import find_sets
+from gptwo.corpus.overlap.wikipedia import wikipedia
 from gptwo.corpus.read import read_unit, shards_of
-from gptwo.corpus.rules import rules
 from gptwo.corpus.shards import Stage, stages_file
 from gptwo.corpus.sources import Unit, find_units
-from gptwo.corpus.wikipedia import wikipedia
 from gptwo.errors import DataError
 from gptwo.pool import Job, Pool, Task
 from gptwo.progress import SILENT, Reporter
@@ -188,19 +179,19 @@ class _Line:
         """What `decontaminate` looks for; made first, so that a bad set is known at once."""
         if not sets:
             return None
-        return self._one("decontaminate/index.json", overlap.index_file, list(sets.items()))
+        return self._one("decontaminate/index.json", hits.index_file, list(sets.items()))
 
     def decontaminate(self, index: Path, out: Path) -> None:
         """decontaminate: what evaluation sets hold; which documents and spans, and how much."""
         asked = [(shard, self.waiting, index) for shard in self.shards]
-        hits = self._each("decontaminate/hits", overlap.hits_file, asked)
-        common = self._one("decontaminate/common.parquet", decontaminate.common_file, hits)
-        asked = [(path, common, index) for path in hits]
+        held = self._each("decontaminate/hits", hits.hits_file, asked)
+        common = self._one("decontaminate/common.parquet", decontaminate.common_file, held)
+        asked = [(path, common, index) for path in held]
         found = self._each("decontaminate/spans", decontaminate.spans_file, asked)
         spans = self._one("decontaminate/spans.parquet", passages.sorted_file, (found, "begin"))
         listed = out / "contaminated.parquet"
         self._run("contaminated", decontaminate.contaminated_file, [(spans, listed)])
-        source = (index, hits, found)
+        source = (index, held, found)
         shares = self._one("decontaminate/overlap.json", decontaminate.table_file, source)
         self.details["overlap"] = read_json(shares)["sets"]
         self.then("decontaminate", partial(decontaminate.decontaminate, spans=spans))

@@ -16,7 +16,7 @@ from tld import get_tld
 
 from gptwo.artifacts import WORK, atomic_write, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import connect
+from gptwo.corpus.duplicates.dedup import connect
 from gptwo.errors import DataError
 from gptwo.pool import Task
 

@@ -126,7 +126,8 @@ def clean(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = text.replace("\0", "").removeprefix("\ufeff").strip()
     try:
-        text.isascii() or text.encode()
+        if not text.isascii():
+            text.encode()
     except UnicodeEncodeError:
         return _SURROGATES.sub("\ufffd", text)
     return text

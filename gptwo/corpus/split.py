@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import connect, names, spill_folder
+from gptwo.corpus.duplicates.dedup import connect, names, spill_folder
 from gptwo.corpus.shards import SCHEMA, columns_of, read_part, read_shard, run_stages, write_table
 from gptwo.pool import Task
 from gptwo.urls import canonical_key

@@ -1,4 +1,4 @@
-/* The main text of a page: the fast twin of gptwo/corpus/bulk.py, where the rules are explained and
+/* The main text of a page: the fast twin of gptwo/corpus/extraction/bulk.py, where the rules are explained and
    where each function here has its like. Linear in the page, nothing recurses, and what is made
    beside the tree of html.h and its lines is 17 bytes for each node. The GIL is released. */
 #define PY_SSIZE_T_CLEAN
@@ -405,7 +405,7 @@ static void free_page(Page *page) {
 
 PyDoc_STRVAR(extract_doc,
 "extract(page) -> str\n\n"
-"The main text of a page (UTF-8); gptwo.corpus.bulk says how it is written.");
+"The main text of a page (UTF-8); gptwo.corpus.extraction.bulk says how it is written.");
 
 static PyObject *extract(PyObject *module, PyObject *args) {
     Py_buffer html;

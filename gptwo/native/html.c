@@ -1,4 +1,4 @@
-/* The tree of html.h as Python objects: what its plain twin, gptwo/corpus/html.py, is held to.
+/* The tree of html.h as Python objects: what its plain twin, gptwo/corpus/extraction/html.py, is held to.
    The parser itself is compiled into the kernels that read pages. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

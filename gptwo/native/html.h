@@ -1,4 +1,4 @@
-/* HTML -> a flat tree, in one pass: the plain twin is gptwo/corpus/html.py.
+/* HTML -> a flat tree, in one pass: the plain twin is gptwo/corpus/extraction/html.py.
 
    Nodes lie in document order: node 0 is <html>, the descendants of node i are i + 1 ... last - 1,
    its children are found by going from i + 1 to the `last` of each. The rules are those of the

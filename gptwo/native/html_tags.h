@@ -1,4 +1,4 @@
-/* What the HTML parser knows of elements and attributes; gptwo/corpus/html_tags.py has the same. */
+/* What the HTML parser knows of elements and attributes; gptwo/corpus/extraction/html_tags.py has the same. */
 #include <stdint.h>
 
 /* A node's tag is TAG_text, TAG_other for an element that is not in this list, or TAG_name. */

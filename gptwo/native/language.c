@@ -5,7 +5,7 @@
    logistic decisions leads from the mean to a label. What makes this quick: rows are unpacked once;
    hashes of n-grams grow by a character at a time; which of the two million buckets survived the
    pruning of the model is a bitmap that fits the second cache, and rows lie in the order of buckets,
-   so that a bucket's row is the number of bits before its own. gptwo/corpus/fasttext.py reads the
+   so that a bucket's row is the number of bits before its own. gptwo/corpus/cleaning/fasttext.py reads the
    file. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -1,5 +1,5 @@
 /* The flat tree of a page -> its lines: what a reader sees between two breaks. The plain twin is
-   gptwo/corpus/lines.py, where the rules are. */
+   gptwo/corpus/extraction/lines.py, where the rules are. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Fingerprints of near-duplicates: the inner loop of gptwo/corpus/minhash.py, where its plain twin
+/* Fingerprints of near-duplicates: the inner loop of gptwo/corpus/duplicates/minhash.py, where its plain twin
    is and where the hashes are explained.
 
    Texts come as Arrow lays strings out (UTF-8 bytes, and where each string begins). A text is read

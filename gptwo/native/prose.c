@@ -1,4 +1,4 @@
-/* What the quality rules look at: words, lines and how much of a text repeats. gptwo/corpus/prose.py
+/* What the quality rules look at: words, lines and how much of a text repeats. gptwo/corpus/cleaning/prose.py
    says what is counted, and has the plain twin.
 
    A string is read once, in whatever width Python keeps it, with Python's own tables of spaces and
@@ -154,7 +154,7 @@ static int close_part(Open *open, const Text *t, Parts *parts) {
 
 /* ---- counts ---- */
 
-/* In the order of Counts in gptwo/corpus/prose.py. */
+/* In the order of Counts in gptwo/corpus/cleaning/prose.py. */
 #define COUNTS(X) \
     X(characters) X(newlines) X(letters) X(hashes) X(ellipses) X(words) X(word_characters) \
     X(named_words) X(named_characters) X(lettered_words) X(stop_words) X(sentences) X(lines) \
@@ -415,7 +415,7 @@ static int text_of(PyObject *object, Text *t) {
     return 1;
 }
 
-PyDoc_STRVAR(count_doc, "count(text) -> the numbers of gptwo.corpus.prose.Counts");
+PyDoc_STRVAR(count_doc, "count(text) -> the numbers of gptwo.corpus.cleaning.prose.Counts");
 
 static PyObject *count(PyObject *module, PyObject *object) {
     Text t;
@@ -427,7 +427,7 @@ static PyObject *count(PyObject *module, PyObject *object) {
     return done ? numbers_of(n.of, FIELDS) : PyErr_NoMemory();
 }
 
-PyDoc_STRVAR(repeats_doc, "repeats(text) -> the numbers of gptwo.corpus.prose.plain_repeats");
+PyDoc_STRVAR(repeats_doc, "repeats(text) -> the numbers of gptwo.corpus.cleaning.prose.plain_repeats");
 
 static PyObject *repeats(PyObject *module, PyObject *object) {
     Text t;

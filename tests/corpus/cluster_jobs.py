@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gptwo.corpus.limits import TimeUp, limits
+from gptwo.corpus.extraction.limits import TimeUp, limits
 from gptwo.errors import DataError
 from gptwo.pool import Task
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptwo.corpus.build import _Line
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import keys_file
+from gptwo.corpus.duplicates.dedup import keys_file
 from gptwo.corpus.shards import Draft, document_id, write_shard
 from gptwo.pool import Job, Task
 

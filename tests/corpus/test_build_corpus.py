@@ -21,9 +21,9 @@ from page_files import html, rows_of, write_crawl
 from gptwo.artifacts import Manifest, read_manifest, verify
 from gptwo.corpus.build import LAYOUT, build_corpus
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import connect
+from gptwo.corpus.duplicates.dedup import connect
+from gptwo.corpus.overlap.wikipedia import excluded
 from gptwo.corpus.split import split_of
-from gptwo.corpus.wikipedia import excluded
 from gptwo.errors import DataError, ResourceError, UsageError
 from gptwo.lock import LOCK
 from gptwo.urls import host_of

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_files import html
 
-from gptwo.corpus import bulk
-from gptwo.corpus.bulk import NAMES, extract_bulk, plain_extract, words
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.html import parse
-from gptwo.corpus.lines import read_lines
+from gptwo.corpus.extraction import bulk
+from gptwo.corpus.extraction.bulk import NAMES, extract_bulk, plain_extract, words
+from gptwo.corpus.extraction.html import parse
+from gptwo.corpus.extraction.lines import read_lines
 from gptwo.errors import DataError
 
 SAID = "Nobody in the village had seen the mill wheel turn so fast, nor for so long, in any spring."

@@ -19,9 +19,9 @@ from test_build_corpus import prose
 
 from gptwo.corpus import build
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.decontaminate import cut_out
-from gptwo.corpus.evaluation import Piece, find_sets, read_set
-from gptwo.corpus.overlap import NUMBERS, find_hits, index_file, open_index
+from gptwo.corpus.overlap.decontaminate import cut_out
+from gptwo.corpus.overlap.evaluation import Piece, find_sets, read_set
+from gptwo.corpus.overlap.hits import NUMBERS, find_hits, index_file, open_index
 from gptwo.corpus.words import normalise
 from gptwo.errors import DataError
 from gptwo.pool import Task

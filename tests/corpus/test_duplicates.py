@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import LOSERS, copies_file
-from gptwo.corpus.minhash import BANDS, VERSION, band_keys, jaccard, normalise, shingles, signature
-from gptwo.corpus.near import ALL_PAIRS, band_groups, components, pairs_file
+from gptwo.corpus.duplicates.dedup import LOSERS, copies_file
+from gptwo.corpus.duplicates.minhash import (
+    BANDS,
+    VERSION,
+    band_keys,
+    jaccard,
+    normalise,
+    shingles,
+    signature,
+)
+from gptwo.corpus.duplicates.near import ALL_PAIRS, band_groups, components, pairs_file
 from gptwo.pool import Task
 
 WORDS = [f"w{i}" for i in range(4000)]

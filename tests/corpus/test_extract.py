@@ -12,11 +12,11 @@ from extraction_metric import load_sets
 from hostile_pages import BROKEN, ENCODED, WORDS, document
 from page_files import html
 
-from gptwo.corpus.both import agreement
 from gptwo.corpus.config import EXTRACTOR_NAMES, CorpusConfig
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.extract import EXTRACTORS, extract_file, extract_text
-from gptwo.corpus.quality import extract_once
+from gptwo.corpus.extraction.both import agreement
+from gptwo.corpus.extraction.extract import EXTRACTORS, extract_file, extract_text
+from gptwo.corpus.extraction.quality import extract_once
 from gptwo.corpus.read import read_unit, shards_of
 from gptwo.corpus.shards import Draft, read_shard, write_shard
 from gptwo.corpus.sources import find_units
@@ -130,9 +130,11 @@ def test_what_trafilatura_keeps_too_often_is_left_out() -> None:
 def test_quality_takes_what_bulk_finds_where_it_finds_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gptwo.corpus.quality.extract_once", lambda page: "short text")
+    monkeypatch.setattr("gptwo.corpus.extraction.quality.extract_once", lambda page: "short text")
     for found, expected in (("x" * 30, "short text"), ("x" * 31, "x" * 31)):
-        monkeypatch.setattr("gptwo.corpus.quality.extract_bulk", lambda page, text=found: text)
+        monkeypatch.setattr(
+            "gptwo.corpus.extraction.quality.extract_bulk", lambda page, text=found: text
+        )
         assert extract_text("<p>", "quality") == expected
 
 

@@ -16,7 +16,7 @@ from extraction_metric import (
 )
 
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.extract import extract_text
+from gptwo.corpus.extraction.extract import extract_text
 
 
 @pytest.fixture(scope="module")

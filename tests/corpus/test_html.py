@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree, NodeType
 
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.html import DEPTH, Node, parse
-from gptwo.corpus.html_tags import ATTRIBUTES, PROPERTY, TAGS, Flag
+from gptwo.corpus.extraction.html import DEPTH, Node, parse
+from gptwo.corpus.extraction.html_tags import ATTRIBUTES, PROPERTY, TAGS, Flag
 
 
 def kernel() -> Any:

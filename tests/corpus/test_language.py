@@ -17,10 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resiliparse.parse.lang import detect_fast
 
-from gptwo.corpus import fasttext, language
-from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.fasttext import load_model
-from gptwo.corpus.language import (
+from gptwo.corpus.cleaning import fasttext, language
+from gptwo.corpus.cleaning.fasttext import load_model
+from gptwo.corpus.cleaning.language import (
     SLICE_CHARACTERS,
     Detector,
     detect,
@@ -29,6 +28,7 @@ from gptwo.corpus.language import (
     plain_detector,
     sample,
 )
+from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.shards import Draft, read_shard, write_shard
 from gptwo.pool import Task
 

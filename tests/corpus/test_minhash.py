@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwo.corpus import minhash
-from gptwo.corpus.minhash import BANDS, normalise, plain_sketch, shingle_sets, shingles, sketch
+from gptwo.corpus.duplicates import minhash
+from gptwo.corpus.duplicates.minhash import (
+    BANDS,
+    normalise,
+    plain_sketch,
+    shingle_sets,
+    shingles,
+    sketch,
+)
 
 # Separators, digits, marks; letters whose lower case is longer, shorter, ASCII or elsewhere.
 PIECES = st.sampled_from(

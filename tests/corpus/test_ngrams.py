@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwo.corpus import ngrams
-from gptwo.corpus.ngrams import GRAM, fill, find, make_filter, phrases, plain_fill
+from gptwo.corpus.overlap import ngrams
+from gptwo.corpus.overlap.ngrams import GRAM, fill, find, make_filter, phrases, plain_fill
 from gptwo.corpus.words import normalise
 
 CHARACTERS = st.characters(blacklist_categories=["Cs"])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from one_process import line_of, number_of, sentence
 from page_files import rows_of
 
-from gptwo.corpus import passages
 from gptwo.corpus.build import build_corpus
 from gptwo.corpus.config import CorpusConfig
+from gptwo.corpus.duplicates import passages
 from gptwo.corpus.shards import document_id
 from gptwo.corpus.words import normalise
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwo.corpus import rules
+from gptwo.corpus.cleaning import rules
+from gptwo.corpus.cleaning.prose import Counts, Prose, plain_counts, plain_repeats
+from gptwo.corpus.cleaning.rules import PRESETS, Rule, first_broken, judge
 from gptwo.corpus.config import PRESET_NAMES, CorpusConfig
-from gptwo.corpus.prose import Counts, Prose, plain_counts, plain_repeats
-from gptwo.corpus.rules import PRESETS, Rule, first_broken, judge
 from gptwo.corpus.shards import Draft, document_id, read_shard, write_shard
 from gptwo.pool import Task
 
@@ -301,7 +301,9 @@ def test_kernel_wants_a_string() -> None:
 def test_without_a_kernel_the_twin_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gptwo.native._prose", None)
     monkeypatch.delattr("gptwo.native._prose")
-    monkeypatch.setattr("gptwo.corpus.prose.plain_repeats", noting(plain_repeats, called := []))
+    monkeypatch.setattr(
+        "gptwo.corpus.cleaning.prose.plain_repeats", noting(plain_repeats, called := [])
+    )
     assert first_broken(PRESETS["fineweb"], lines(*prose_of(20))) is None
     assert called
 

@@ -20,11 +20,12 @@ from one_process import line_of, number_of, sentence
 from page_files import html, rows_of
 from test_build_corpus import prose
 
-from gptwo.corpus import encyclopedia
 from gptwo.corpus.build import build_corpus
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dump import plain, read_articles
-from gptwo.corpus.encyclopedia import (
+from gptwo.corpus.extraction.extract import extract_text
+from gptwo.corpus.overlap import encyclopedia
+from gptwo.corpus.overlap.dump import plain, read_articles
+from gptwo.corpus.overlap.encyclopedia import (
     Encyclopedia,
     articles_file,
     encyclopedia_file,
@@ -33,10 +34,9 @@ from gptwo.corpus.encyclopedia import (
     overlaps,
     sampling,
 )
-from gptwo.corpus.extract import extract_text
-from gptwo.corpus.mirrors import MIRRORS, copies_wikipedia
+from gptwo.corpus.overlap.mirrors import MIRRORS, copies_wikipedia
+from gptwo.corpus.overlap.wikipedia import excluded, wikipedia
 from gptwo.corpus.shards import Draft
-from gptwo.corpus.wikipedia import excluded, wikipedia
 from gptwo.errors import DataError
 from gptwo.pool import Task
 

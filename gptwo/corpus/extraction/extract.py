@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from unicodedata import normalize
 
-from gptwo.corpus.both import extract_both
-from gptwo.corpus.bulk import extract_bulk
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.encoding import decode
-from gptwo.corpus.limits import TimeUp, limits
-from gptwo.corpus.quality import extract_quality
+from gptwo.corpus.extraction.both import extract_both
+from gptwo.corpus.extraction.bulk import extract_bulk
+from gptwo.corpus.extraction.limits import TimeUp, limits
+from gptwo.corpus.extraction.quality import extract_quality
 from gptwo.corpus.shards import Draft, clean, document_id, stages_file
 from gptwo.pool import Task
 

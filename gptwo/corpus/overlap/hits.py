@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from gptwo.artifacts import atomic_write, read_json, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.evaluation import Piece, read_set
-from gptwo.corpus.ngrams import fill, find, make_filter
+from gptwo.corpus.overlap.evaluation import Piece, read_set
+from gptwo.corpus.overlap.ngrams import fill, find, make_filter
 from gptwo.corpus.shards import read_shard, run_stages, write_table
 from gptwo.corpus.words import Hashes, normalise
 from gptwo.pool import Task

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.encyclopedia import WORDS, most_of, open_encyclopedia, overlaps
-from gptwo.corpus.mirrors import copies_wikipedia
+from gptwo.corpus.overlap.encyclopedia import WORDS, most_of, open_encyclopedia, overlaps
+from gptwo.corpus.overlap.mirrors import copies_wikipedia
 from gptwo.corpus.shards import Draft
 from gptwo.urls import host_of
 

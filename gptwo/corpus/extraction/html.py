@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from gptwo.corpus.html_tags import BIT, PROPERTY, TAG
-from gptwo.corpus.html_tokens import SPACE, Tag, comment_end, raw_end, read_tag, unescape
+from gptwo.corpus.extraction.html_tags import BIT, PROPERTY, TAG
+from gptwo.corpus.extraction.html_tokens import SPACE, Tag, comment_end, raw_end, read_tag, unescape
 
 DEPTH = 512  # open elements; deeper ones become siblings
 

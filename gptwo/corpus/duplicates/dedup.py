@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import atomic_write, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.minhash import BANDS, sketch
-from gptwo.corpus.ngrams import phrases
+from gptwo.corpus.duplicates.minhash import BANDS, sketch
+from gptwo.corpus.overlap.ngrams import phrases
 from gptwo.corpus.shards import Draft, read_table, write_table, writer
 from gptwo.errors import ResourceError
 from gptwo.lock import disk_errors

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from gptwo.artifacts import write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import connect, names, spill_folder, write_queries
-from gptwo.corpus.overlap import Index, open_index
-from gptwo.corpus.passages import LEAST_LEFT, of_rows
+from gptwo.corpus.duplicates.dedup import connect, names, spill_folder, write_queries
+from gptwo.corpus.duplicates.passages import LEAST_LEFT, of_rows
+from gptwo.corpus.overlap.hits import Index, open_index
 from gptwo.corpus.shards import Draft, document_id, read_table, write_table
 from gptwo.pool import Task
 

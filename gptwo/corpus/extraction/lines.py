@@ -6,8 +6,8 @@ cell, a heading, a whole <pre>. The plain twin of the first half of native/extra
 
 from dataclasses import dataclass
 
-from gptwo.corpus.html import Node
-from gptwo.corpus.html_tags import TAG, Flag
+from gptwo.corpus.extraction.html import Node
+from gptwo.corpus.extraction.html_tags import TAG, Flag
 
 
 def tags(names: str) -> frozenset[int]:

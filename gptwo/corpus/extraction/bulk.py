@@ -17,9 +17,9 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from gptwo.corpus.html import Node, parse
-from gptwo.corpus.html_tags import TAG, Flag
-from gptwo.corpus.lines import HEADINGS, Line, read_lines, tags
+from gptwo.corpus.extraction.html import Node, parse
+from gptwo.corpus.extraction.html_tags import TAG, Flag
+from gptwo.corpus.extraction.lines import HEADINGS, Line, read_lines, tags
 from gptwo.errors import DataError
 
 # How a word in the class or id of what is not the article begins; after = the whole word.

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from html.entities import html5
 
-from gptwo.corpus.html_tags import ATTRIBUTES, TAG, Flag
+from gptwo.corpus.extraction.html_tags import ATTRIBUTES, TAG, Flag
 
 SPACE = " \t\n\f\r"
 

@@ -14,8 +14,8 @@ from lxml import etree  # type: ignore[attr-defined]
 from lxml.html import HtmlElement
 from trafilatura.settings import Extractor
 
-from gptwo.corpus.bulk import extract_bulk
-from gptwo.corpus.layout import lay_out
+from gptwo.corpus.extraction.bulk import extract_bulk
+from gptwo.corpus.extraction.layout import lay_out
 
 # A text of fewer characters than this may be a part of the article only; it is when `bulk` finds
 # so many times as much.

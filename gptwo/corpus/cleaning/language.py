@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gptwo.corpus.cleaning.fasttext import load_model
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.fasttext import load_model
 from gptwo.corpus.shards import Draft, stages_file
 from gptwo.pool import Task
 

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from gptwo.artifacts import write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import BEST, connect, names, spill_folder, write_queries
-from gptwo.corpus.ngrams import phrases
+from gptwo.corpus.duplicates.dedup import BEST, connect, names, spill_folder, write_queries
+from gptwo.corpus.overlap.ngrams import phrases
 from gptwo.corpus.shards import Draft, document_id, read_shard, run_stages, write_table
 from gptwo.pool import Task
 

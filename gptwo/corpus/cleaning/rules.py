@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from gptwo.corpus.cleaning.prose import ELLIPSES, REPEATED_GRAMS, TERMINAL, TOP_GRAMS, Prose
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.prose import ELLIPSES, REPEATED_GRAMS, TERMINAL, TOP_GRAMS, Prose
 from gptwo.corpus.shards import Draft, document_id, stages_file
 from gptwo.pool import Task
 

@@ -7,8 +7,8 @@ agree on anything, one of them missed the article, and the longer text is taken.
 import re
 from unicodedata import normalize
 
-from gptwo.corpus.bulk import extract_bulk
-from gptwo.corpus.quality import extract_once
+from gptwo.corpus.extraction.bulk import extract_bulk
+from gptwo.corpus.extraction.quality import extract_once
 
 AGREED = 1 / 3  # of the longer text: with less in common the two did not find the same thing
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gptwo.artifacts import read_json, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dedup import (
+from gptwo.corpus.duplicates.dedup import (
     RANK,
     connect,
     find_losers,
@@ -28,7 +28,7 @@ from gptwo.corpus.dedup import (
     write_queries,
     write_query,
 )
-from gptwo.corpus.minhash import BANDS, Hashes, jaccard, shingle_sets
+from gptwo.corpus.duplicates.minhash import BANDS, Hashes, jaccard, shingle_sets
 from gptwo.corpus.shards import read_part, read_table, write_table
 from gptwo.pool import Task
 

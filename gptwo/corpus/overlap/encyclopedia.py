@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from gptwo.artifacts import atomic_write, read_json, write_json
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.dump import REMEDY, read_articles
-from gptwo.corpus.ngrams import fill, find, make_filter
+from gptwo.corpus.overlap.dump import REMEDY, read_articles
+from gptwo.corpus.overlap.ngrams import fill, find, make_filter
 from gptwo.corpus.words import Hashes
 from gptwo.errors import DataError
 from gptwo.pool import Task

@@ -1,0 +1,1 @@
+"""Copies, near-copies and passages that stand in several documents."""
