@@ -29,5 +29,6 @@ setup(
         kernel("prose", []),
         kernel("minhash", ["gptwo/native/words.h"]),
         kernel("ngrams", ["gptwo/native/words.h"]),
+        kernel("records", ["gptwo/native/inflate.h"]),
     ]
 )

@@ -28,6 +28,7 @@ KERNELS = (
     "prose",
     "minhash",
     "ngrams",
+    "records",
 )
 
 

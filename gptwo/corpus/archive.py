@@ -17,6 +17,8 @@ from isal import igzip_lib, isal_zlib
 from gptwo.streams import DAMAGE, MAX_RATIO, RATIO_FREE_BYTES, decompressed
 
 PIECE_BYTES = 1 << 18  # of the file, read at once
+AHEAD_BYTES = 1 << 16  # at least held of it for the kernel, which takes whole members
+MAX_VAIN = 8  # then the archive is one of another build
 FIRST_FEED_BYTES = 1 << 14  # of a member: few are longer ...
 FEED_BYTES = 1 << 16  # ... and those are inflated by pieces
 HEADER_BYTES = 1 << 16  # more is no header
@@ -38,6 +40,14 @@ class Damaged(Exception):  # noqa: N818 - a finding, not a failure
         self.offset, self.url = offset, url
 
 
+def _kernel() -> Any:
+    try:
+        from gptwo.native import _records  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    return _records
+
+
 class Archive:
     """A window `data[at:]` over the bytes of an archive whose records begin with `header`."""
 
@@ -57,6 +67,7 @@ class Archive:
         self._read, self._raw, self._next = 0, b"", 0  # offset of `_raw`, place in it
         self._member: Any = None
         self._start = self._inflated = self._read_twice = 0
+        self._vain = 0  # calls of the kernel, the latest ones, that found nothing
 
     def __enter__(self) -> "Archive":
         return self
@@ -101,6 +112,30 @@ class Archive:
             if keep:
                 parts.append(piece)
         return b"".join(parts) if keep else b"", size
+
+    def whole_members(self, max_bytes: int) -> list[tuple[Any, ...]] | None:
+        """The pages of WARC records that fill the next members, by the kernel's quick way.
+
+        None where it has none to give: the window holds something still, there is no kernel, or the
+        next member is not whole, in order, and of one record. Afterwards the window is at the end
+        of the last of them, as if it had passed over each.
+        """
+        kernel = _kernel() if self._gzip and self._vain < MAX_VAIN else None
+        if kernel is None or self._member is not None or self._held is not None:
+            return None
+        if _LINE_ENDS.match(self.data, self.at).end() < len(self.data):  # type: ignore[union-attr]
+            return None
+        if len(self._raw) - self._next < AHEAD_BYTES:
+            self._read_on()
+        read = kernel.read(self._raw, self._next, self._read, max_bytes, isal_zlib.crc32)
+        behind, last, size, pages = read
+        self._vain = self._vain + 1 if last < 0 else 0
+        if last < 0:
+            return None
+        self._next = behind
+        self._begin = self._start = self._read + last
+        self.data, self.at, self._passed = b"", 0, size
+        return pages
 
     def find_header(self) -> bool:
         """Move on to the next record, which must be here; False when the file is over."""
@@ -180,6 +215,8 @@ class Archive:
                 self._next = len(self._raw) - len(self._raw[self._next :].lstrip(b"\0"))
             if len(self._raw) - self._next < len(_MAGIC) and not self._read_on():
                 break
+        if len(self._raw) - self._next < FIRST_FEED_BYTES:  # so that its first piece is no scrap
+            self._read_on()
         self._start, self._inflated = self._read + self._next, 0
         if self._next == len(self._raw):
             return False

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gptwo.corpus.archive import HEADER_BYTES, Archive, Damaged
 from gptwo.corpus.http import Cut, end_of_head, field, parse_message
@@ -17,6 +18,7 @@ _ARC = re.compile(
     rb"((?:https?|ftp|dns|whois|news|filedesc):[^\r\n]*) (\S+) (\d{14})\d* (\S+) (\d{1,15})\r?\n"
 )
 _PAGES = (b"response", b"resource", b"conversion")
+_HTTP, _BLOCK, _CONVERSION = 0, 1, 3  # of what the kernel finds; 2 is a resource
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,7 +42,11 @@ class Response:
 
 
 def read_warc(path: Path, max_bytes: int) -> Iterator[Response]:
-    """Every page of a WARC file, in order; requests, metadata and DNS records are passed over."""
+    """Every page of a WARC file, in order; requests, metadata and DNS records are passed over.
+
+    Where records lie in gzip members of their own, a C kernel (`native/records.c`) reads as many
+    as are in order; what is here reads all others, and everything where there is no kernel.
+    """
     yield from _read(path, _WARC, _warc_record, max_bytes)
 
 
@@ -58,6 +64,10 @@ def _read(
     lost = False  # one run of damage counts once
     with Archive(path, header) as archive:
         while True:
+            while header is _WARC and (pages := archive.whole_members(max_bytes)) is not None:
+                for page in pages:
+                    yield _page(page, max_bytes)
+                lost = False
             try:
                 if not archive.find_header():
                     return
@@ -69,6 +79,25 @@ def _read(
                 archive.search_header()
             if response is not None:
                 yield response
+
+
+def _page(page: tuple[Any, ...], max_bytes: int) -> Response:
+    """What the kernel found."""
+    kind, offset, url, date, status, content_type, charset, payload = page
+    if kind == _BLOCK:
+        return _response(payload, url, (offset, 0), date, max_bytes)
+    refused = kind == _HTTP and status != 200
+    return Response(
+        url=url,
+        offset=offset,
+        payload=payload,
+        content_type=content_type,
+        charset=charset,
+        date=date,
+        problem=f"http-{status}" if refused else "",
+        detail=f"byte {offset:,}" if refused else "",
+        text=kind == _CONVERSION,
+    )
 
 
 def _damaged(damage: Damaged) -> Response:
