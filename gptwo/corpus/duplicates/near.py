@@ -33,7 +33,7 @@ from gptwo.corpus.shards import read_part, read_table, write_table
 from gptwo.pool import Task
 
 ALL_PAIRS = 32  # documents of one band's key that are compared each with each
-BUCKET_CHARACTERS = 64_000_000  # of the documents whose shingles one task holds
+BUCKET_CHARACTERS = 16_000_000  # of the documents whose shingles one task holds
 TASK_DOCUMENTS = 20_000  # of one band: of fewer several bands are one task
 
 Rows = NDArray[np.int64]

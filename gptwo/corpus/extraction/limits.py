@@ -1,6 +1,5 @@
 """What one document may cost: processor time and memory, enforced on this process."""
 
-import ctypes
 import os
 import resource
 import signal
@@ -21,8 +20,7 @@ def limits(seconds: float, memory_mb: int) -> Iterator[Callable[[], AbstractCont
 
     `with bounded(): ...` raises `TimeUp` after `seconds` of processor time and `MemoryError` after
     `memory_mb` of new address space. Native code that does not come back dies with the process at
-    GRACE times the time. What a large document left in the heap is given back at the end. For
-    worker processes only: it sets signals and limits of the process.
+    GRACE times the time. For worker processes only: it sets signals and limits of the process.
     """
 
     def on_time(number: int, frame: FrameType | None) -> None:
@@ -53,15 +51,7 @@ def limits(seconds: float, memory_mb: int) -> Iterator[Callable[[], AbstractCont
         yield bounded
     finally:
         os.close(sizes)
-        _give_back()
 
 
 def _at_most(limit: int, hard: int) -> int:
     return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-
-
-def _give_back() -> None:
-    """Free memory goes back to the system: after one bad page, 490 MB in 60 ms."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
