@@ -17,7 +17,7 @@ from isal import igzip_lib, isal_zlib
 from gptwo.streams import DAMAGE, MAX_RATIO, RATIO_FREE_BYTES, decompressed
 
 PIECE_BYTES = 1 << 18  # of the file, read at once
-AHEAD_BYTES = 1 << 16  # at least held of it for the kernel, which takes whole members
+AHEAD_BYTES = 1 << 17  # at least held of it for the kernel, which takes whole members
 MAX_VAIN = 8  # then the archive is one of another build
 FIRST_FEED_BYTES = 1 << 14  # of a member: few are longer ...
 FEED_BYTES = 1 << 16  # ... and those are inflated by pieces

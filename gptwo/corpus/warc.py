@@ -86,18 +86,18 @@ def _page(page: tuple[Any, ...], max_bytes: int) -> Response:
     kind, offset, url, date, status, content_type, charset, payload = page
     if kind == _BLOCK:
         return _response(payload, url, (offset, 0), date, max_bytes)
-    refused = kind == _HTTP and status != 200
-    return Response(
+    response = Response(
         url=url,
         offset=offset,
         payload=payload,
         content_type=content_type,
         charset=charset,
         date=date,
-        problem=f"http-{status}" if refused else "",
-        detail=f"byte {offset:,}" if refused else "",
-        text=kind == _CONVERSION,
     )
+    if kind == _HTTP and status != 200:
+        response.problem, response.detail = f"http-{status}", f"byte {offset:,}"
+    response.text = kind == _CONVERSION
+    return response
 
 
 def _damaged(damage: Damaged) -> Response:

@@ -291,7 +291,8 @@ static inline void copy_match(uint8_t *out, size_t distance, size_t length) {
 #define READ_ON(in, bits, held) \
     (bits |= load64(in) << (held & 63), in += ~held >> 3 & 7, held |= 56)
 
-/* Compiled for the shifts of newer processors too, where the loader can choose. */
+/* Compiled for the shifts of newer processors too, where the loader can choose (which it does too
+   early for the address sanitizer). */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
 __attribute__((target_clones("default", "bmi2")))
 #endif

@@ -10,7 +10,7 @@
 
 enum { FIRST_LINE = 64, MAX_HEAD = 60000, MAX_DIGITS = 15, DATE = 10 };
 enum { FIRST_ROOM = 1 << 17 };
-#define BATCH_BYTES ((size_t)1 << 20) /* of payload */
+#define BATCH_BYTES ((size_t)1 << 17) /* of payload: more makes the heap grow and shrink */
 
 /* What a result is. */
 enum { HTTP, BLOCK, RESOURCE, CONVERSION };
