@@ -314,7 +314,7 @@ static int coded_block(Inflate *s) { /* up to its end; 0 where it cannot be read
         READ_ON(in, bits, held);
         entry = lengths[bits & length_mask];
     next:
-        if (entry & LITERAL) { /* three of them take 33 of 56 bits */
+        if (entry & LITERAL) { /* four take 44 of 56 bits, three and a length 53 */
             CONSUME(entry);
             *out++ = (uint8_t)(entry >> 16);
             entry = lengths[bits & length_mask];
@@ -325,7 +325,12 @@ static int coded_block(Inflate *s) { /* up to its end; 0 where it cannot be read
                 if (entry & LITERAL) {
                     CONSUME(entry);
                     *out++ = (uint8_t)(entry >> 16);
-                    continue;
+                    entry = lengths[bits & length_mask];
+                    if (entry & LITERAL) {
+                        CONSUME(entry);
+                        *out++ = (uint8_t)(entry >> 16);
+                        continue;
+                    }
                 }
             }
         }
