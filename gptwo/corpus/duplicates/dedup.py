@@ -27,8 +27,8 @@ from gptwo.errors import ResourceError
 from gptwo.lock import disk_errors
 from gptwo.pool import Task
 
-MEMORY_LIMIT = "400MB"
-PART_DOCUMENTS = 4_000_000  # of which one join holds the keys
+MEMORY_LIMIT = "256MB"
+PART_DOCUMENTS = 2_000_000  # of which one join holds the keys
 RANK = ("row", "id", "url", "source", "score")  # and the length: what decides who stays
 BEST = "coalesce(score, -2147483648) DESC, length DESC, id, url, source, row"
 
