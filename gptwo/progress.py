@@ -18,6 +18,7 @@ from gptwo.errors import Interrupted
 
 PLAIN_INTERVAL_SECONDS = 5.0
 LIVE_INTERVAL_SECONDS = 0.2
+SHORT_SECONDS = 2.0  # work without a count that takes less leaves no line
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -63,6 +64,11 @@ class Bar:
     def elapsed(self) -> float:
         return time.monotonic() - self._started
 
+    @property
+    def worth_telling(self) -> bool:
+        """Whether anything was counted, or one had to wait for it."""
+        return bool(self.done or self.total) or self.elapsed >= SHORT_SECONDS
+
 
 class Reporter:
     """Progress on stderr, and whether someone asked to stop.
@@ -91,7 +97,8 @@ class Reporter:
         if not sys.stderr.isatty():
             bar = Bar(title, total, unit, None)
             yield bar
-            self.say(f"{bar.line()} in {duration(bar.elapsed)}")
+            if bar.worth_telling:
+                self.say(f"{bar.line()} in {duration(bar.elapsed)}")
             return
         from rich.console import Console  # late: --help must not pay for it
         from rich.status import Status
@@ -100,7 +107,8 @@ class Reporter:
         with Status(title, console=console) as live:
             bar = Bar(title, total, unit, live)
             yield bar
-        console.print(f"{bar.line()} in {duration(bar.elapsed)}", highlight=False, markup=False)
+        if bar.worth_telling:
+            console.print(f"{bar.line()} in {duration(bar.elapsed)}", highlight=False, markup=False)
 
     def check(self) -> None:
         """Raise `Interrupted` when a stop was asked for. Call between units of work."""

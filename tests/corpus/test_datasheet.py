@@ -178,6 +178,9 @@ def test_it_is_written_with_the_corpus(tmp_path: Path) -> None:
     manifest = build_corpus([source], tmp_path / "out", config, workers=1)
     sheet = json.loads((tmp_path / "out/datasheet.json").read_text())
     assert {"datasheet.json", "datasheet.md"} <= manifest.files.keys()
+    folders = {"train", "valid", "test", "dropped"}
+    files = {"datasheet.json", "datasheet.md", "manifest.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == folders | files
     assert sheet["domains"]["top"][0] | {"characters": 0} == {
         **{"domain": "blogspot", "documents": sum(sheet["documents"].values())},
         **{"characters": 0, "webtext_rank": 2},

@@ -56,6 +56,7 @@ def clean_of(
 
 
 def outcome(folder: Path, table: list[dict[str, Any]]) -> Outcome:
+    assert not (folder / "spill").exists()  # nothing but results lies beside the splits
     kept = [row for split in ("train", "valid", "test") for row in rows_of(folder, split)]
     dropped = [row for row in rows_of(folder, "dropped") if row["stage"] == "decontaminate"]
     return Outcome(

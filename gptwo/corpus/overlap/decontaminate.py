@@ -141,7 +141,7 @@ def _action(found: list[dict[str, Any]], length: int, config: CorpusConfig) -> s
 def contaminated_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
     """The same for people: in order of ids, which hold for the text before it was cut."""
     query = "SELECT * EXCLUDE (row) FROM read_parquet($1) ORDER BY id, url, begin, set, example"
-    with connect(spill_folder(task)) as database:
+    with connect(task.input.parent / "spill") as database:  # the output is for people to see
         write_queries(database, [query], [str(task.input)], task.output)
 
 
