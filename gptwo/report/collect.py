@@ -205,11 +205,11 @@ def _read_pages(run: Path, notes: list[str]) -> dict[str, Any]:
 
 def _read_corpus(run: Path, notes: list[str]) -> dict[str, Any]:
     """Counts per stage, and what the datasheet tells of the kept and the dropped documents."""
-    counts = _finished(run, "corpus", notes, "stages", "documents", "characters").counts
-    names = ("stage", "in", "out", "dropped")
+    manifest = _finished(run, "corpus", notes, "stages", "documents", "characters")
+    counts, names = manifest.counts, ("stage", "in", "out", "dropped")
     sheet = _or_note(notes, lambda: _datasheet(run / "corpus/datasheet.json"), _NO_DATASHEET)
     counts |= {"stages": [{n: stage[n] for n in names} for stage in counts["stages"]]}
-    return {"counts": counts, **sheet}
+    return {"counts": counts, "overlap": manifest.details.get("overlap", []), **sheet}
 
 
 _NO_DATASHEET: dict[str, Any] = {

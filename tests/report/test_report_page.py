@@ -297,3 +297,14 @@ def test_contrast(palette: dict[str, str]) -> None:
         assert contrast(palette["ink"], palette[ground]) >= 4.5, ground
     for mark in ("first", "second", "third"):
         assert contrast(palette[mark], palette["paper"]) >= 3, mark
+
+
+def test_the_corpus_beside_webtext(run: Path, no_charts: None) -> None:
+    """Domains with their places in WebText, and what was shared with evaluation sets."""
+    page = html.parse(str(write_report(run))).getroot()
+    (section,) = page.xpath('//section[@id="corpus"]')
+    titles = [title.text for title in section.xpath(".//h3")]
+    assert {"Top domains", "WebText's", "What it shares with evaluation sets"} <= set(titles)
+    (row,) = section.xpath('.//tr[th="lambada/lambada_test"]')
+    assert [cell.text for cell in row.xpath("td")] == ["5,153", "1.25%", "0.10%", "3", "2"]
+    assert "google" in section.text_content() and "1,542,261" in section.text_content()
