@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gptwo.errors import ResourceError
+from gptwo.lock import disk_errors
 from gptwo.progress import Reporter, worker_process
 
 TASKS_PER_WORKER = 16  # HTML parsers keep heap; a fresh process gives it back
 DEATHS_PER_TASK = 8  # with so many, it is not the documents
 POLL_SECONDS = 0.5
+SHARED_MEMORY = Path("/dev/shm")  # a file system; where it is full, that is said
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -134,7 +136,8 @@ class _Worker:
 
     def __init__(self, context: Any) -> None:
         self.connection, theirs = context.Pipe()
-        self._position = context.RawValue("q", -1)  # memory that both see: no message a document
+        with disk_errors(SHARED_MEMORY):  # memory that both see: no message a document
+            self._position = context.RawValue("q", -1)
         self.process: ForkServerProcess = context.Process(
             target=serve, args=(theirs, self._position), daemon=True
         )

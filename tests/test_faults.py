@@ -204,7 +204,7 @@ def test_stopped_before_it_began(run: Path, tmp_path: Path) -> None:
         ("links", 200),
         ("links", 4_000),
         ("corpus", 400),
-        ("corpus", 2_000),
+        ("corpus", 4_096),  # as much as its workers' shared memory takes, a file as well
         ("corpus", 30_000),
         ("tokenizer", 400),
         ("tokenizer", 10_000),

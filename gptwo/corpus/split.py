@@ -20,7 +20,7 @@ from gptwo.corpus.shards import SCHEMA, columns_of, read_part, read_shard, run_s
 from gptwo.pool import Task
 from gptwo.urls import canonical_key
 
-PART_CHARACTERS = 16_000_000  # per range of ids, over all splits; a task takes five times the bytes
+PART_CHARACTERS = 8_000_000  # per range of ids, over all splits; a task takes five times the bytes
 GROUP_ROWS = 1_024
 SPLITS = ("train", "valid", "test")
 DROPPED = "dropped"

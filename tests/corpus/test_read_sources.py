@@ -385,9 +385,13 @@ def test_members_that_lie_over_each_other_are_a_bomb(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0.txt", b"a" * LIMIT)
         archive.filelist += [archive.getinfo("0.txt")] * 199
-    drafts = read(path, tmp_path)
-    assert drafts[-1].reason == "damaged" and "200-fold" in drafts[-1].detail
-    assert len(drafts) == 69  # of 1 MB, until there are 64 MiB
+    try:
+        drafts = read(path, tmp_path)
+    except DataError as error:  # some Pythons see by themselves that members overlap
+        assert "records are damaged" in error.message
+    else:
+        assert drafts[-1].reason == "damaged" and "200-fold" in drafts[-1].detail
+        assert len(drafts) == 69  # of 1 MB, until there are 64 MiB
 
 
 @pytest.mark.slow
