@@ -201,8 +201,13 @@ class _Line:
         ranges = split.count_ranges(self.totals["characters"])
         asked = [(shard, self.waiting, ranges) for shard in self.shards]
         cuts = self._each("split", split.cut_file, asked)
+        merged, level = cuts, 0
+        while len(merged) > split.MERGED:
+            level += 1
+            batches = [merged[i : i + split.MERGED] for i in range(0, len(merged), split.MERGED)]
+            merged = self._many(f"split/merged-{level}", split.merge_file, batches)
         parts = split.part_files(out, ranges)
-        gathered = [((cuts, number), path) for number, path in enumerate(parts)]
+        gathered = [((merged, number), path) for number, path in enumerate(parts)]
         self._run("parts", split.gather_file, gathered)
         stages = [*self.names, "split"]
         return read_json(self._one("split/counts.json", split.counts_file, (stages, cuts)))

@@ -8,6 +8,7 @@ reason; later stages do not see it.
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,7 @@ from gptwo.corpus.config import CorpusConfig
 from gptwo.pool import Task
 
 SHARD_DOCUMENTS = 1024  # documents per work file ...
+GROUP_ROWS = 1 << 14  # of a row group
 SHARD_BYTES = 8_000_000  # ... and no more bytes than this: what is redone after a kill, and memory
 
 SCHEMA = pa.schema(
@@ -153,16 +155,23 @@ def read_shard(path: Path, *, kept: bool = True) -> list[Draft]:
     return [draft for draft in drafts if not draft.reason] if kept else drafts
 
 
-def write_table(path: Path, table: pa.Table, *, part: str = "", group_rows: int = 1 << 14) -> None:
+def write_table(
+    path: Path, table: pa.Table, *, part: str = "", group_rows: int = GROUP_ROWS
+) -> None:
     """Write a work file that appears whole.
 
     With `part` the table is in order of that column, and each of its values is a row group, which
     `read_part` finds without reading the others.
     """
-    short = [name for name in table.schema.names if name not in _LONG]
-    with atomic_write(path) as handle, writer(handle, table.schema, short) as out:
+    schema = table.schema
+    with atomic_write(path) as handle, writer(handle, schema, _short(schema)) as out:
         for group in by_part(table, part) if part else (table,):
             out.write_table(group, group_rows)
+
+
+def _short(schema: pa.Schema) -> list[str]:
+    """Columns whose values recur, so that a dictionary of them saves room."""
+    return [name for name in schema.names if name not in _LONG]
 
 
 def writer(handle: IO[bytes], schema: pa.Schema, dictionaries: list[str]) -> pq.ParquetWriter:
@@ -187,8 +196,28 @@ def read_part(paths: Iterable[Path], part: str, number: int) -> Iterator[pa.Tabl
     """The rows where the column `part` is `number`, of files that `write_table` made with it."""
     for path in paths:
         with pq.ParquetFile(path) as file:
-            column = file.schema_arrow.get_field_index(part)
-            for group in range(file.metadata.num_row_groups):
-                found = file.metadata.row_group(group).column(column).statistics
-                if found.min == number:
+            for group, found in enumerate(parts_of(file, part)):
+                if found == number:
                     yield file.read_row_group(group, use_threads=False)
+
+
+def parts_of(file: pq.ParquetFile, part: str) -> list[int]:
+    """The value of the column `part` in each row group."""
+    column = file.schema_arrow.get_field_index(part)
+    groups = range(file.metadata.num_row_groups)
+    return [file.metadata.row_group(group).column(column).statistics.min for group in groups]
+
+
+def merge_parts(paths: Sequence[Path], part: str, out: Path) -> None:
+    """Files that `write_table` made with `part` as one such file, a part in memory at a time."""
+    with ExitStack() as opened:
+        files = [opened.enter_context(pq.ParquetFile(path)) for path in paths]
+        places: dict[int, list[tuple[pq.ParquetFile, int]]] = {}
+        for file in files:
+            for group, found in enumerate(parts_of(file, part)):
+                places.setdefault(found, []).append((file, group))
+        schema = files[0].schema_arrow
+        with atomic_write(out) as handle, writer(handle, schema, _short(schema)) as merged:
+            for _, groups in sorted(places.items()):
+                tables = [file.read_row_group(group, use_threads=False) for file, group in groups]
+                merged.write_table(pa.concat_tables(tables), GROUP_ROWS)

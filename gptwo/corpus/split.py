@@ -1,8 +1,8 @@
 """split: 90% for training, 5% to choose by, 5% to report; dropped documents beside them.
 
 Texts are put in order of their ids without a sort larger than memory: each shard is cut by ranges
-of ids, and one task gathers a range from all shards into one part file of each split. Ids are
-hashes, so the ranges are equally full.
+of ids, many cut shards become one file, and one task gathers a range from all of those into one
+part file of each split. Ids are hashes, so the ranges are equally full.
 """
 
 import hashlib
@@ -16,12 +16,21 @@ import pyarrow.parquet as pq
 from gptwo.artifacts import atomic_write, write_json
 from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.duplicates.dedup import connect, names, spill_folder
-from gptwo.corpus.shards import SCHEMA, columns_of, read_part, read_shard, run_stages, write_table
+from gptwo.corpus.shards import (
+    SCHEMA,
+    columns_of,
+    merge_parts,
+    read_part,
+    read_shard,
+    run_stages,
+    write_table,
+)
 from gptwo.pool import Task
 from gptwo.urls import canonical_key
 
 PART_CHARACTERS = 8_000_000  # per range of ids, over all splits; a task takes five times the bytes
 GROUP_ROWS = 1_024
+MERGED = 64  # files as one: every part looks into all files, so there must not be many
 SPLITS = ("train", "valid", "test")
 DROPPED = "dropped"
 _KEPT = ("id", "url", "text", "score", "date", "lang", "source", "meta")
@@ -48,6 +57,11 @@ def cut_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> Non
         "characters": pa.array([len(draft.text) for draft in drafts], pa.int64()),
     }
     write_table(task.output, pa.table(columns), part="range")
+
+
+def merge_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
+    """What was cut of many shards as one file."""
+    merge_parts(task.input, "range", task.output)
 
 
 def gather_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:

@@ -147,6 +147,14 @@ def test_the_same_for_any_number_of_workers_and_order(tmp_path: Path) -> None:
     assert made[0].counts["stages"][4]["dropped"] == {"exact-copy": 52}
 
 
+def test_the_same_with_and_without_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut shards become fewer files before they are gathered, in as many steps as it takes."""
+    sources = many_sources(tmp_path / "sources")
+    plain = build_corpus(sources, tmp_path / "plain", CorpusConfig(), workers=1)
+    monkeypatch.setattr("gptwo.corpus.split.MERGED", 2)
+    assert build_corpus(sources, tmp_path / "merged", CorpusConfig(), workers=2) == plain
+
+
 def test_a_crawl_that_arrived_in_another_order_is_the_same_corpus(tmp_path: Path) -> None:
     pages = {f"http://a.example/{i}": html(prose(i)).encode() for i in range(1, 8)}
     visits = [(url, url, 5) for url in pages]

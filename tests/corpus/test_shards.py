@@ -9,6 +9,7 @@ from gptwo.corpus.config import CorpusConfig
 from gptwo.corpus.shards import (
     SCHEMA,
     Draft,
+    merge_parts,
     read_part,
     read_shard,
     read_table,
@@ -87,3 +88,22 @@ def test_parts_are_found_in_every_file(tmp_path: Path) -> None:
     for part in range(5):
         found = [row for table in read_part(files, "part", part) for row in table.to_pylist()]
         assert found == [row for row in everything.to_pylist() if row["part"] == part]
+
+
+def test_many_cut_files_become_one(tmp_path: Path) -> None:
+    """Merging changes no row; each part is found as before, in files that lack it too."""
+    paths = []
+    for number in range(7):
+        ranges = sorted(n for n in range(5) if (n + number) % 3)
+        rows = {"range": pa.array(ranges, pa.int32()), "text": [f"{number}-{n}" for n in ranges]}
+        paths.append(tmp_path / f"{number}.parquet")
+        write_table(paths[-1], pa.table(rows), part="range")
+    write_table(tmp_path / "none.parquet", pa.table(rows).slice(0, 0), part="range")
+    paths.append(tmp_path / "none.parquet")
+    merge_parts(paths, "range", tmp_path / "merged.parquet")
+    for number in range(6):
+        apart, together = (
+            [row for table in read_part(files, "range", number) for row in table.to_pylist()]
+            for files in (paths, [tmp_path / "merged.parquet"])
+        )
+        assert apart == together and bool(apart) == (number < 5)
