@@ -23,13 +23,12 @@ from gptwo.corpus.cleaning.language import (
     SLICE_CHARACTERS,
     Detector,
     detect,
-    language_file,
     local_detector,
     plain_detector,
     sample,
 )
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.shards import Draft, read_shard, write_shard
+from gptwo.corpus.shards import Draft, read_shard, stages_file, write_shard
 from gptwo.pool import Task
 
 TEXTS = {
@@ -47,8 +46,9 @@ def plain() -> Detector:
 
 def drafts_of(tmp_path: Path, texts: list[str], config: CorpusConfig) -> list[Draft]:
     write_shard(tmp_path / "in.parquet", [Draft(text=text) for text in texts])
-    task = Task(input=tmp_path / "in.parquet", output=tmp_path / "out.parquet")
-    language_file(task, config, lambda position: None)
+    stages = [("language", language.language)]
+    task = Task(input=(tmp_path / "in.parquet", stages), output=tmp_path / "out.parquet")
+    stages_file(task, config, lambda position: None)
     return read_shard(tmp_path / "out.parquet", kept=False)
 
 

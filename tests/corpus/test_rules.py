@@ -15,7 +15,7 @@ from gptwo.corpus.cleaning import rules
 from gptwo.corpus.cleaning.prose import Counts, Prose, plain_counts, plain_repeats
 from gptwo.corpus.cleaning.rules import PRESETS, Rule, first_broken, judge
 from gptwo.corpus.config import PRESET_NAMES, CorpusConfig
-from gptwo.corpus.shards import Draft, document_id, read_shard, write_shard
+from gptwo.corpus.shards import Draft, document_id, read_shard, stages_file, write_shard
 from gptwo.pool import Task
 
 kernel = pytest.importorskip("gptwo.native._prose")
@@ -213,8 +213,9 @@ def test_c4_lines(line: str, kept: str, kept_as_sentence: bool) -> None:
 
 def run_rules(tmp_path: Path, text: str, preset: str) -> Draft:
     write_shard(tmp_path / "in.parquet", [Draft(text=text, id="old")])
-    task = Task(input=tmp_path / "in.parquet", output=tmp_path / "out.parquet")
-    rules.rules_file(task, CorpusConfig(rules=preset), lambda position: None)
+    stages = [("rules", rules.rules)]
+    task = Task(input=(tmp_path / "in.parquet", stages), output=tmp_path / "out.parquet")
+    stages_file(task, CorpusConfig(rules=preset), lambda position: None)
     (draft,) = read_shard(tmp_path / "out.parquet", kept=False)
     return draft
 

@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,8 +10,7 @@ from typing import Any
 
 from gptwo.corpus.cleaning.fasttext import load_model
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.shards import Draft, stages_file
-from gptwo.pool import Task
+from gptwo.corpus.shards import Draft
 
 SLICE_CHARACTERS = 1_500  # from the beginning, the middle and the end
 UNDETERMINED = "und"  # ISO 639's name for what is no language: numbers, symbols, nothing
@@ -24,11 +23,6 @@ class Detector:
     """fastText's compressed model of 176 languages: `classify` takes a text in UTF-8."""
 
     classify: Callable[[bytes], tuple[str, float]]
-
-
-def language_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """The stage by itself: a shard in, a shard out."""
-    stages_file(replace(task, input=(task.input, [("language", language)])), config, at)
 
 
 def language(drafts: list[Draft], config: CorpusConfig, at: Callable[[int], None]) -> None:

@@ -7,12 +7,11 @@ A rule looks at a text and says "" or what it found; its name is the reason for 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gptwo.corpus.cleaning.prose import ELLIPSES, REPEATED_GRAMS, TERMINAL, TOP_GRAMS, Prose
 from gptwo.corpus.config import CorpusConfig
-from gptwo.corpus.shards import Draft, document_id, stages_file
-from gptwo.pool import Task
+from gptwo.corpus.shards import Draft, document_id
 
 Rule = Callable[[Prose], str]
 POLICY_PHRASES = ("terms of use", "privacy policy")
@@ -27,11 +26,6 @@ class Preset:
     rules: dict[str, Rule] = field(default_factory=dict)
     edit_line: Callable[[str], str] | None = None  # "" for a line that is not wanted
     rules_after: dict[str, Rule] = field(default_factory=dict)
-
-
-def rules_file(task: Task, config: CorpusConfig, at: Callable[[int], None]) -> None:
-    """The stage by itself: a shard in, a shard out."""
-    stages_file(replace(task, input=(task.input, [("rules", rules)])), config, at)
 
 
 def rules(drafts: list[Draft], config: CorpusConfig, at: Callable[[int], None]) -> None:

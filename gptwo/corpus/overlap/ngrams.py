@@ -21,7 +21,6 @@ from gptwo.corpus.words import WORD_FACTOR, Hashes, buffers, mix, powers, word_h
 GRAM = np.dtype(
     [("hash", "u8"), ("text", "i8"), ("word", "i8"), ("begin", "i8"), ("end", "i8")]
 )  # of one column of texts; begin and end count bytes from the beginning of the text
-MOST_WORDS = 64
 FILTER_BITS = 12  # a member
 VERSION = 1  # of what is hashed and how
 
