@@ -163,8 +163,9 @@ try:
     pickles.load(Path(sys.argv[1]))
 except ModelError as error:
     print(error.message)
-for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-    print(resource.getrusage(who).ru_maxrss)
+status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's as well
+print(status.split("VmHWM:")[1].split()[0])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
