@@ -287,7 +287,7 @@ def test_merging_stops_within_a_slice(tmp_path: Path) -> None:
 
 LETTERS = str.maketrans("01234567", "etaoinsh")
 CHILD = """
-import json, sys
+import json, resource, sys
 from pathlib import Path
 from gptwo.pool import Task
 from gptwo.tokens.count import count_file, new_counter
@@ -338,7 +338,7 @@ def test_memory_follows_the_number_of_distinct_pieces(tmp_path: Path) -> None:
 
 
 LITTLE_MEMORY = """
-import json, sys
+import json, resource, sys
 import numpy as np
 from gptwo.errors import ResourceError
 from gptwo.tokens import learn
