@@ -9,7 +9,7 @@ last checkpoint to the same bits as one that was left alone.
 import math
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,24 @@ from gptwo.errors import DivergedError, Interrupted
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.progress import SILENT, Bar, Reporter
-from gptwo.tokens.shards import Shards, open_shards
+from gptwo.tokens.shards import open_shards
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.training import checkpoint
-from gptwo.training.batches import Batches, batches, held_out_windows, read_windows
+from gptwo.training.batches import batches
 from gptwo.training.checkpoint import State, is_due
 from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
-from gptwo.training.optim import adamw, learning_rate, set_rate
+from gptwo.training.optim import adamw, set_rate
 from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan, refuse_foreign
+from gptwo.training.run import Run
+from gptwo.training.schedule import learning_rate
 from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
+from gptwo.training.step import gather_gradients
+from gptwo.training.validation import validate
 from gptwo.world import World, here
 
 METRICS = "metrics.jsonl"  # the same bytes on every run
 TIMINGS = "timings.jsonl"  # never the same twice
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A model in training, what it reads, and where it writes down how it goes."""
-
-    config: TrainingConfig
-    model: GPT2
-    optimizer: torch.optim.AdamW
-    batches: Batches
-    held_out: Shards
-    tokenizer: Path
-    plan: dict[str, Any]
-    checkpoints: Path
-    metrics: Lines
-    timings: Lines
-    device: str
-    reporter: Reporter
 
 
 def train(
@@ -129,11 +115,11 @@ def _run_to_the_end(run: Run, state: State) -> Path:
     with run.reporter.bar("train", config.steps - state.step, "steps") as bar:
         try:
             if state.step == 0 and config.validation_interval:
-                state = _validate(run, state, bar)
+                state = validate(run, state, bar)
             while state.step < config.steps:
                 state = _update(run, state, bar, speed)
                 if _validation_is_due(config, state.step):
-                    state = _validate(run, state, bar)
+                    state = validate(run, state, bar)
                 if is_due(state.step, config.checkpoint_interval, config.steps):
                     _commit(run, state)
         except Interrupted:
@@ -149,7 +135,7 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
     config, step = run.config, state.step
     rate = learning_rate(step, config)
     set_rate(run.optimizer, rate)
-    loss = _gather_gradients(run, step)
+    loss = gather_gradients(run, step)
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.clip).item()
     state = replace(state, step=step + 1, tokens=state.tokens + config.batch_tokens)
     line: dict[str, Any] = {"step": state.step, "tokens": state.tokens}
@@ -177,25 +163,6 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
     return state
 
 
-def _gather_gradients(run: Run, step: int) -> float:
-    """Add up the gradients of a batch, a micro-batch at a time. Returns the mean loss.
-
-    The loss of each micro-batch counts by its share of the rows, so that the sum is the gradient
-    of the mean over the whole batch. Dropout draws from the seed and the step alone.
-    """
-    torch.manual_seed(run.config.seed * 1_000_003 + step + 1)
-    inputs, targets = (part.to(run.device) for part in run.batches.at(step))
-    total = torch.zeros((), device=run.device)
-    for x, y in zip(
-        inputs.split(run.config.micro_batch), targets.split(run.config.micro_batch), strict=True
-    ):
-        run.reporter.check()  # a step that was not finished leaves no trace
-        loss = run.model.loss(x, y) * (len(x) / len(inputs))
-        loss.backward()
-        total += loss.detach()
-    return total.item()
-
-
 def _stop_diverged(run: Run, step: int, line: dict[str, Any], loss: float, norm: float) -> None:
     """Leave the weights as they are and name the batch that did it (`line` starts the record)."""
     run.optimizer.zero_grad(set_to_none=True)
@@ -215,29 +182,6 @@ def _stop_diverged(run: Run, step: int, line: dict[str, Any], loss: float, norm:
 def _validation_is_due(config: TrainingConfig, step: int) -> bool:
     every = config.validation_interval
     return every > 0 and is_due(step, every, config.steps)
-
-
-@torch.inference_mode()
-def _validate(run: Run, state: State, bar: Bar) -> State:
-    """Measure the loss on the same windows of the validation split every time.
-
-    Not a place to stop: a checkpoint then always holds all that belongs to its step.
-    """
-    starts, width = held_out_windows(
-        run.held_out, n_ctx=run.batches.n_ctx, most_tokens=run.config.validation_tokens
-    )
-    run.model.eval()
-    total = 0.0
-    for first in range(0, len(starts), run.config.micro_batch):
-        some = starts[first : first + run.config.micro_batch]
-        x, y = (part.to(run.device) for part in read_windows(run.held_out, some, width))
-        total += run.model.loss(x, y).item() * len(some)
-    run.model.train()
-    loss = total / len(starts)
-    run.metrics.write({"step": state.step, "tokens": state.tokens, "valid_loss": loss})
-    bar.fields["valid"] = f"{loss:.3f}"
-    best = loss if state.best_valid_loss is None else min(loss, state.best_valid_loss)
-    return replace(state, valid_loss=loss, best_valid_loss=best)
 
 
 def _commit(run: Run, state: State) -> Path:

@@ -1,9 +1,8 @@
-"""The optimiser and its rate: AdamW, linear warm-up, cosine decay.
+"""The optimiser: AdamW.
 
 The paper (section 2.3) names neither; these are what its reproductions settled on.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -27,19 +26,6 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
         betas=(config.beta1, config.beta2),
         fused=True,  # one pass over memory; the same bits on every run
     )
-
-
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """The rate of update number `step`, counted from 0.
-
-    >>> learning_rate(0, TrainingConfig(lr=1.0, warmup_steps=4))
-    0.25
-    """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(config.steps - 1 - config.warmup_steps, 1)
-    low = config.lr_final_ratio
-    return config.lr * (low + (1 - low) * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

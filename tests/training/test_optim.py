@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import adamw, learning_rate, moments, restore_moments, set_rate
+from gptwo.training.optim import adamw, moments, restore_moments, set_rate
+from gptwo.training.schedule import learning_rate
 
 CONFIG = TrainingConfig(steps=101, warmup_steps=10, lr=1.0, lr_final_ratio=0.1)
 

@@ -1,0 +1,32 @@
+"""A model in training, what it reads, and where it writes down how it goes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptwo.model.gpt2 import GPT2
+from gptwo.progress import Reporter
+from gptwo.tokens.shards import Shards
+from gptwo.training.batches import Batches
+from gptwo.training.config import TrainingConfig
+from gptwo.training.metrics import Lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that stays the same from step to step."""
+
+    config: TrainingConfig
+    model: GPT2
+    optimizer: torch.optim.AdamW
+    batches: Batches
+    held_out: Shards
+    tokenizer: Path
+    plan: dict[str, Any]
+    checkpoints: Path
+    metrics: Lines
+    timings: Lines
+    device: str
+    reporter: Reporter

@@ -1,0 +1,24 @@
+"""The gradient of one batch, a micro-batch at a time."""
+
+import torch
+
+from gptwo.training.run import Run
+
+
+def gather_gradients(run: Run, step: int) -> float:
+    """Add up the gradients of a batch, a micro-batch at a time. Returns the mean loss.
+
+    The loss of each micro-batch counts by its share of the rows, so that the sum is the gradient
+    of the mean over the whole batch. Dropout draws from the seed and the step alone.
+    """
+    torch.manual_seed(run.config.seed * 1_000_003 + step + 1)
+    inputs, targets = (part.to(run.device) for part in run.batches.at(step))
+    total = torch.zeros((), device=run.device)
+    for x, y in zip(
+        inputs.split(run.config.micro_batch), targets.split(run.config.micro_batch), strict=True
+    ):
+        run.reporter.check()  # a step that was not finished leaves no trace
+        loss = run.model.loss(x, y) * (len(x) / len(inputs))
+        loss.backward()
+        total += loss.detach()
+    return total.item()
