@@ -81,8 +81,9 @@ def evaluate(
     Parameters
     ----------
     tasks
-        lambada, wikitext2, ptb, wsc273 (need --data); cloze, lastword, heldout (need a corpus).
-        Without any: all whose data is there.
+        lambada, wikitext2, ptb, wsc273, hellaswag (need --data); cloze, lastword, heldout (need a
+        corpus).
+        Without any: the built-in ones and those of the paper, where the data is there.
     out
         Where results go. Default: MODEL/scores; for a released name runs/NAME/scores.
     data

@@ -15,6 +15,7 @@ TASKS = {  # in the order of the page: title, and what is asked
     "wikitext2": ("WikiText-2", "perplexity of Wikipedia articles, per word of the original file"),
     "ptb": ("Penn Treebank", "perplexity of newspaper text, per word of the original file"),
     "wsc273": ("Winograd schemas", "which of two candidates a pronoun means"),
+    "hellaswag": ("HellaSwag", "which of four endings goes on from a beginning; not in the paper"),
     "cloze": (
         "Cloze",
         "which of ten words stands in the gap of the 21st sentence, after the Children's Book "

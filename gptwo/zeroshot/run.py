@@ -25,13 +25,23 @@ from gptwo.zeroshot.log import SampleLog
 from gptwo.zeroshot.score import Scorer
 from gptwo.zeroshot.sources import Sources
 from gptwo.zeroshot.task import Bench, Example, Record, Task
-from gptwo.zeroshot.tasks import cloze, heldout, lambada, lastword, ptb, wikitext2, wsc273
+from gptwo.zeroshot.tasks import (
+    cloze,
+    heldout,
+    hellaswag,
+    lambada,
+    lastword,
+    ptb,
+    wikitext2,
+    wsc273,
+)
 
 TASKS: dict[str, Task] = {
     "lambada": lambada.TASK,
     "wikitext2": wikitext2.TASK,
     "ptb": ptb.TASK,
     "wsc273": wsc273.TASK,
+    "hellaswag": hellaswag.TASK,
     "cloze": cloze.TASK,
     "lastword": lastword.TASK,
     "heldout": heldout.TASK,

@@ -12,9 +12,18 @@ from gptwo.zeroshot.run import TASKS, paper_rows, published
 from gptwo.zeroshot.score import Request, Scorer
 from gptwo.zeroshot.sources import DataFile, Sources
 from gptwo.zeroshot.task import Bench, Example
-from gptwo.zeroshot.tasks import cloze, heldout, lambada, lastword, ptb, wikitext2, wsc273
+from gptwo.zeroshot.tasks import (
+    cloze,
+    heldout,
+    hellaswag,
+    lambada,
+    lastword,
+    ptb,
+    wikitext2,
+    wsc273,
+)
 
-FILES = [lambada.FILE, wikitext2.FILE, ptb.FILE, wsc273.FILE]
+FILES = [lambada.FILE, wikitext2.FILE, ptb.FILE, wsc273.FILE, hellaswag.FILE]
 
 
 def bench_of(tiny, data: Path | None = None, corpus: Path | None = None, **settings) -> Bench:
