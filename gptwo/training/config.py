@@ -25,6 +25,9 @@ class TrainingConfig:
     validation_tokens: int = 32_768
     checkpoint_interval: int = 200
     keep_checkpoints: int = 2
+    skip_limit: int = 3  # steps in a row that may go wrong before the weights are rolled back
+    spike_zscore: float = 6.0  # standard deviations above its running mean: a spike
+    skip_spikes: bool = False  # a spike is always told; True: and its step is not applied
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -38,6 +41,8 @@ class TrainingConfig:
             _require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         _require(0 <= self.lr_final_ratio <= 1, "lr_final_ratio", "from 0 to 1")
         _require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more")
+        _require(self.skip_limit >= 0, "skip_limit", "0 or more")
+        _require(0 < self.spike_zscore < float("inf"), "spike_zscore", "a positive number")
         _require(self.validation_tokens >= 1, "validation_tokens", "at least 1")
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2^32 - 1")
 
