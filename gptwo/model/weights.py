@@ -5,13 +5,13 @@ pickle is never opened.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from gptwo.artifacts import (
     MANIFEST,
@@ -24,6 +24,7 @@ from gptwo.artifacts import (
 from gptwo.errors import ModelError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
+from gptwo.model.tensor_file import TensorFile, tensor_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # which shard holds which tensor
@@ -52,12 +53,15 @@ BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks that old fi
 def save_checkpoint_model(model: GPT2, folder: Path) -> None:
     """Write config.json and model.safetensors so that GPT-2 tools open `folder` as it is."""
     write_json(folder / CONFIG, hf_config(model.config))
-    tensors = {
-        name if name == HEAD else PREFIX + name: value.contiguous()
-        for name, value in model.state_dict().items()
-    }
     with atomic_write(folder / WEIGHTS) as handle:
-        handle.write(save(tensors, metadata={"format": "pt"}))
+        for piece in weights_file(model.state_dict()).pieces():
+            handle.write(piece)
+
+
+def weights_file(weights: Mapping[str, torch.Tensor]) -> TensorFile:
+    """model.safetensors: the tensors of a model's `state_dict` under their released names."""
+    named = {name if name == HEAD else PREFIX + name: value for name, value in weights.items()}
+    return tensor_file(named, {"format": "pt"})
 
 
 def hf_config(config: GPT2Config) -> dict[str, Any]:
