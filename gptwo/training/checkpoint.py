@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -35,7 +34,7 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.model.weights import load_model, save_checkpoint_model
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import adamw, moments, restore_moments
+from gptwo.training.optim import Optimizer, make_optimizer, restore, state_tensors
 
 KIND = "checkpoint"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
@@ -76,7 +75,7 @@ def save(
     folder: Path,
     state: State,
     model: GPT2,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     *,
     tokenizer: Path,
     plan: dict[str, Any],
@@ -117,13 +116,13 @@ def _await_space(folder: Path, needed: int) -> None:
 
 
 def _write_files(
-    draft: Path, state: State, model: GPT2, optimizer: torch.optim.Optimizer, tokenizer: Path
+    draft: Path, state: State, model: GPT2, optimizer: Optimizer, tokenizer: Path
 ) -> None:
     for name in content_files(tokenizer):
         shutil.copyfile(tokenizer / name, draft / name)
     try:
         save_checkpoint_model(model, draft)
-        save_file(moments(model, optimizer), draft / OPTIMIZER)
+        save_file(state_tensors(model, optimizer), draft / OPTIMIZER)
     except SafetensorError as error:  # it keeps the system's words, not its error number
         raise ResourceError(
             f"cannot write {draft}: {error}",
@@ -172,7 +171,7 @@ def read_state(checkpoint: Path, *, hashes: bool = True) -> State:
 
 def load(
     checkpoint: Path, shape: GPT2Config, config: TrainingConfig, device: str
-) -> tuple[GPT2, torch.optim.AdamW, State]:
+) -> tuple[GPT2, Optimizer, State]:
     """Model, optimiser and state as they were saved.
 
     Damage, or a model that is not of `shape`, is a `ModelError`.
@@ -187,9 +186,9 @@ def load(
         )
     model = GPT2(shape).to(device)
     model.load_state_dict(saved.state_dict())
-    optimizer = adamw(model, config)
+    optimizer = make_optimizer(model, config)
     if state.step:
-        restore_moments(model, optimizer, load_file(checkpoint / OPTIMIZER), state.step)
+        restore(model, optimizer, load_file(checkpoint / OPTIMIZER), state.step)
     return model, optimizer, state
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from gptwo.artifacts import lock, read_manifest, write_json
 from gptwo.errors import DivergedError, Interrupted
@@ -28,7 +27,7 @@ from gptwo.training.batches import batches
 from gptwo.training.checkpoint import State, is_due
 from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
-from gptwo.training.optim import adamw, set_rate
+from gptwo.training.optim import clip_gradients, make_optimizer, set_rate
 from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan, refuse_foreign
 from gptwo.training.run import Run
 from gptwo.training.schedule import learning_rate
@@ -88,7 +87,7 @@ def train(
         else:
             torch.manual_seed(config.seed)
             module, state = GPT2(model).to(world.device), State()
-            optimizer = adamw(module, config)
+            optimizer = make_optimizer(module, config)
         write_json(out / PLAN, plan)
         logged = state.step if last else -1  # lines beyond are of steps that will be made again
         run = Run(
@@ -136,13 +135,13 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
     rate = learning_rate(step, config)
     set_rate(run.optimizer, rate)
     loss = gather_gradients(run, step)
-    norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.clip).item()
+    norm = clip_gradients(run.model, config.clip)
     state = replace(state, step=step + 1, tokens=state.tokens + config.batch_tokens)
     line: dict[str, Any] = {"step": state.step, "tokens": state.tokens}
     if not (math.isfinite(loss) and math.isfinite(norm)):
         _stop_diverged(run, step, line, loss, norm)
     run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
 
     run.metrics.write(line | {"loss": loss, "lr": rate, "grad_norm": norm})
     seconds = time.perf_counter() - started
@@ -165,7 +164,7 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
 
 def _stop_diverged(run: Run, step: int, line: dict[str, Any], loss: float, norm: float) -> None:
     """Leave the weights as they are and name the batch that did it (`line` starts the record)."""
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
     windows = run.batches.windows(step).tolist()
     found = {"loss": str(loss), "grad_norm": str(norm), "windows": windows}
     run.metrics.write(line | {"diverged": found})

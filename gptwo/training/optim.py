@@ -1,6 +1,6 @@
 """The optimiser: AdamW.
 
-The paper (section 2.3) names neither; these are what its reproductions settled on.
+The paper (section 2.3) names none; this is what its reproductions settled on.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,37 @@ from gptwo.training.config import TrainingConfig
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names for Adam's two running means
 
 
+class Optimizer:
+    """Moves the weights along their gradients. Its parts are optimisers of torch.
+
+    A part's groups carry `share`: their learning rate is that share of the run's.
+    """
+
+    def __init__(self, parts: tuple[torch.optim.Optimizer, ...]) -> None:
+        self.parts = parts
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """The optimiser that `config` asks for."""
+    return Optimizer((adamw(model, config),))
+
+
 def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices and embeddings, and leaves biases and gains alone."""
     matrices = [weight for weight in model.parameters() if weight.dim() >= 2]
     vectors = [weight for weight in model.parameters() if weight.dim() < 2]
     return torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": config.weight_decay, "share": 1.0},
+            {"params": vectors, "weight_decay": 0.0, "share": 1.0},
         ],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
@@ -28,26 +51,43 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give every group its share of `rate`."""
+    for part in optimizer.parts:
+        for group in part.param_groups:
+            group["lr"] = rate * group["share"]
 
 
-def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's running means under the parameters' names: "wte.weight.exp_avg" and so on."""
+def clip_gradients(model: nn.Module, most: float) -> float:
+    """Scale all gradients so that their L2 norm together is at most `most`.
+
+    Returns the norm they had. The usual step is not clipped: then they are only read.
+    """
+    grads = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    total = nn.utils.get_total_norm(grads)
+    norm = total.item()
+    if norm > most:
+        nn.utils.clip_grads_with_norm_(model.parameters(), most, total)
+    return norm
+
+
+def state_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What the optimiser remembers, under the weights' names: "wte.weight.exp_avg" and so on."""
     return {
-        f"{name}.{kind}": optimizer.state[weight][kind]
+        f"{name}.{kind}": part.state[weight][kind]
         for name, weight in model.named_parameters()
+        for part in optimizer.parts
+        if weight in part.state
         for kind in MOMENTS
-        if weight in optimizer.state
+        if kind in part.state[weight]
     }
 
 
-def restore_moments(
-    model: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor], step: int
-) -> None:
+def restore(model: nn.Module, optimizer: Optimizer, saved: Mapping[str, Tensor], step: int) -> None:
     """Give `optimizer` the state it had after `step` updates; a missing name is a KeyError."""
-    for name, weight in model.named_parameters():
-        optimizer.state[weight] = {"step": torch.tensor(float(step), device=weight.device)} | {
-            kind: saved[f"{name}.{kind}"].to(weight.device) for kind in MOMENTS
-        }
+    names = {weight: name for name, weight in model.named_parameters()}
+    for part in optimizer.parts:
+        for weight in (weight for group in part.param_groups for weight in group["params"]):
+            part.state[weight] = {"step": torch.tensor(float(step), device=weight.device)} | {
+                kind: saved[f"{names[weight]}.{kind}"].to(weight.device) for kind in MOMENTS
+            }

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gptwo.model.gpt2 import GPT2
 from gptwo.progress import Reporter
 from gptwo.tokens.shards import Shards
 from gptwo.training.batches import Batches
 from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
+from gptwo.training.optim import Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +19,7 @@ class Run:
 
     config: TrainingConfig
     model: GPT2
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizer
     batches: Batches
     held_out: Shards
     tokenizer: Path

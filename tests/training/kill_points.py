@@ -17,7 +17,7 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.training import checkpoint
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import adamw
+from gptwo.training.optim import make_optimizer
 
 CONFIG = TrainingConfig(steps=9, keep_checkpoints=1, checkpoint_interval=1)
 SHAPE = GPT2Config(vocab_size=300, n_ctx=8, n_layer=1, n_head=2, n_embd=8)
@@ -49,7 +49,7 @@ def survived(folder: Path, tokenizer: Path, prepare: Callable[[int], None], n: i
     """Save step 2 after step 1 in a child that may die; check that one of them loads."""
     torch.manual_seed(0)
     model = GPT2(SHAPE)
-    optimizer = adamw(model, CONFIG)
+    optimizer = make_optimizer(model, CONFIG)
     states = [checkpoint.State(step=step) for step in (1, 2)]
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)

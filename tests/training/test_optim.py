@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import adamw, moments, restore_moments, set_rate
+from gptwo.training.optim import Optimizer, make_optimizer, restore, set_rate, state_tensors
 from gptwo.training.schedule import learning_rate
 
 CONFIG = TrainingConfig(steps=101, warmup_steps=10, lr=1.0, lr_final_ratio=0.1)
@@ -28,7 +28,7 @@ def test_the_rate_of_short_runs_is_a_rate(steps: int, warmup: int) -> None:
 
 def test_only_matrices_decay() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 3))
-    optimizer = adamw(model, CONFIG)
+    optimizer = make_optimizer(model, CONFIG)
     before = [weight.detach().clone() for weight in model.parameters()]
     for weight in model.parameters():
         weight.grad = torch.zeros_like(weight)
@@ -56,7 +56,7 @@ def test_fused_and_plain_adamw_agree() -> None:
 
 
 def test_moments_survive_a_round_trip() -> None:
-    def learn(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    def learn(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
         for step in steps:
             torch.manual_seed(step)
             model(torch.randn(8, 4)).square().mean().backward()
@@ -65,17 +65,17 @@ def test_moments_survive_a_round_trip() -> None:
 
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
-    optimizer = adamw(model, CONFIG)
+    optimizer = make_optimizer(model, CONFIG)
     learn(model, optimizer, range(5))
-    saved = {name: tensor.clone() for name, tensor in moments(model, optimizer).items()}
+    saved = {name: tensor.clone() for name, tensor in state_tensors(model, optimizer).items()}
     assert sorted(saved) == [
         f"{n}.{m}" for n in ("bias", "weight") for m in ("exp_avg", "exp_avg_sq")
     ]
 
     other = nn.Linear(4, 3)
     other.load_state_dict(model.state_dict())
-    resumed = adamw(other, CONFIG)
-    restore_moments(other, resumed, saved, 5)
+    resumed = make_optimizer(other, CONFIG)
+    restore(other, resumed, saved, 5)
     learn(model, optimizer, range(5, 10))
     learn(other, resumed, range(5, 10))
     assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
