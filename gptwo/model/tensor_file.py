@@ -1,4 +1,4 @@
-"""Safetensors files as streams of bytes: hashed while they are written, never whole in memory twice.
+"""Safetensors files as streams of bytes: hashed while written, never whole in memory twice.
 
 The library serialises all tensors into one string first; at 124M parameters and their optimiser
 that is 1.5 GB more. The bytes here are the same as the library's.
@@ -43,7 +43,7 @@ class TensorFile:
         for tensor in self.tensors:
             flat = tensor.detach().cpu().contiguous().view(-1)
             if flat.numel():
-                yield memoryview(flat.view(torch.uint8).numpy())
+                yield flat.view(torch.uint8).numpy().data
 
 
 def tensor_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> TensorFile:

@@ -1,4 +1,4 @@
-"""Safetensors files written as streams: the library's bytes, copies that later steps do not touch."""
+"""Safetensors files as streams: the library's bytes, and copies that later steps do not touch."""
 
 import pytest
 import torch
