@@ -78,6 +78,7 @@ class Reporter:
     """
 
     asked_early = False  # a signal came before any reporter listened
+    speaks = True  # False for one of several processes that leaves it to another
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -142,7 +143,8 @@ class Reporter:
             self.stop_requested = True
             # Not sys.stderr: the signal may have come while it was being written to.
             with suppress(OSError):
-                os.write(2, b"\nstopping after the current step; once more to exit at once\n")
+                if self.speaks:
+                    os.write(2, b"\nstopping after the current step; once more to exit at once\n")
 
         signal.signal(signal.SIGINT, on_signal)
         signal.signal(signal.SIGTERM, on_signal)

@@ -5,26 +5,64 @@ import platform
 from dataclasses import dataclass
 from typing import Any
 
+from gptwo.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """One process is a world of size 1."""
+    """One process is a world of size 1. `threads` and `device` are this process's own."""
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
     threads: int = 1
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes and speaks for all."""
+        return self.rank == 0
+
 
 def here(*, device: str = "", threads: int = 0) -> World:
-    """The world of this process: the named device or the best there is."""
+    """The world of this process: the named device or the best there is.
+
+    One of several if a launcher such as torchrun says so in the environment (RANK, WORLD_SIZE,
+    LOCAL_RANK, LOCAL_WORLD_SIZE): each then has its own GPU, or its share of the cores.
+    """
     import torch
 
+    size, rank = _number("WORLD_SIZE", 1), _number("RANK", 0)
+    on_this_machine, place = _number("LOCAL_WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    if not (0 <= rank < size and 0 <= place < on_this_machine <= size):
+        raise UsageError(
+            f"RANK={rank} of WORLD_SIZE={size}, LOCAL_RANK={place} of "
+            f"LOCAL_WORLD_SIZE={on_this_machine} in the environment: ranks count from 0",
+            remedy="start with torchrun, or unset them for a process of its own",
+        )
     if not device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = threads or len(os.sched_getaffinity(0))
+    if size > 1 and device == "cuda":
+        if on_this_machine > torch.cuda.device_count():
+            raise UsageError(
+                f"{on_this_machine} processes on a machine with {torch.cuda.device_count()} GPUs",
+                remedy=f"give torchrun --nproc-per-node {torch.cuda.device_count()}",
+            )
+        device = f"cuda:{place}"
+        torch.cuda.set_device(place)
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // on_this_machine)
     torch.set_num_threads(threads)
-    return World(device=device, threads=threads)
+    return World(rank=rank, size=size, device=device, threads=threads)
+
+
+def _number(name: str, otherwise: int) -> int:
+    text = os.environ.get(name, "")
+    try:
+        return int(text) if text else otherwise
+    except ValueError:
+        raise UsageError(
+            f"{name}={text!r} in the environment is not a number",
+            remedy="start with torchrun, or unset it for a process of its own",
+        ) from None
 
 
 def machine() -> dict[str, Any]:
