@@ -28,6 +28,7 @@ from gptwo.training.checkpoint import State, is_due
 from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
 from gptwo.training.optim import clip_gradients, make_optimizer, set_rate
+from gptwo.training.pace import PACE, Pace
 from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan, refuse_foreign
 from gptwo.training.run import Run
 from gptwo.training.schedule import learning_rate
@@ -49,14 +50,16 @@ def train(
     out: Path,
     world: World | None = None,
     accept_changes: tuple[str, ...] = (),
+    seconds: float = 0.0,
     reporter: Reporter = SILENT,
 ) -> Path:
     """Train to `config.steps`, going on from the last checkpoint under `out` if there is one.
 
     Returns the final checkpoint's folder, at once when the run is finished. The model's vocabulary
     is the tokenizer's. `accept_changes` names settings that may differ from those the run was begun
-    with, such as "training.steps". Raises `DivergedError` when a loss or gradient is not finite,
-    and `Interrupted`, with a checkpoint committed, when the reporter was asked to stop.
+    with, such as "training.steps". With `seconds` the steps become as many as fit into that time.
+    Raises `DivergedError` when a loss or gradient is not finite, and `Interrupted`, with a
+    checkpoint committed, when the reporter was asked to stop.
     """
     world = world or here()
     torch.set_num_threads(world.threads)  # sums are cut among threads: part of the result
@@ -70,9 +73,10 @@ def train(
         checkpoints = out / "checkpoints"
         checkpoint.remove_unfinished(checkpoints)
         last = checkpoint.newest(checkpoints)
+        pace = Pace(out / PACE, config.steps, seconds)
         if last:
             check_plan(plan, out / PLAN, accept_changes, reporter)
-            if checkpoint.read_state(last, hashes=False).step >= config.steps:
+            if checkpoint.read_state(last, hashes=False).step >= pace.steps():
                 return last
 
         # Open everything before the first step: what cannot work fails now.
@@ -89,6 +93,7 @@ def train(
             module, state = GPT2(model).to(world.device), State()
             optimizer = make_optimizer(module, config)
         write_json(out / PLAN, plan)
+        pace.resume(out / TIMINGS, state.step)
         logged = state.step if last else -1  # lines beyond are of steps that will be made again
         run = Run(
             config=config,
@@ -98,6 +103,7 @@ def train(
             held_out=held_out,
             tokenizer=tokenizer,
             plan=plan,
+            pace=pace,
             checkpoints=checkpoints,
             metrics=files.enter_context(closing(Lines(out / METRICS, logged))),
             timings=files.enter_context(closing(Lines(out / TIMINGS, logged))),
@@ -115,17 +121,27 @@ def _run_to_the_end(run: Run, state: State) -> Path:
         try:
             if state.step == 0 and config.validation_interval:
                 state = validate(run, state, bar)
-            while state.step < config.steps:
+            while state.step < run.config.steps:
+                run = _on_time(run, state, bar)
                 state = _update(run, state, bar, speed)
-                if _validation_is_due(config, state.step):
+                if _validation_is_due(run.config, state.step):
                     state = validate(run, state, bar)
-                if is_due(state.step, config.checkpoint_interval, config.steps):
+                if is_due(state.step, config.checkpoint_interval, run.config.steps):
                     _commit(run, state)
         except Interrupted:
             if state.step:
                 _commit(run, state)
             raise
     return _commit(run, state)
+
+
+def _on_time(run: Run, state: State, bar: Bar) -> Run:
+    """The run with as many steps as fit into its time."""
+    steps = run.pace.check(state.step, run.reporter)
+    if steps != run.config.steps:
+        bar.total = bar.done + steps - state.step
+        run = replace(run, config=replace(run.config, steps=steps))
+    return run
 
 
 def _update(run: Run, state: State, bar: Bar, speed: float) -> State:

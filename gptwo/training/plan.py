@@ -31,7 +31,8 @@ def refuse_foreign(out: Path) -> None:
         for path in out.iterdir()
         if not path.name.startswith(".") and ".tmp-" not in path.name
     )
-    ours = {PLAN, "run.json", "checkpoints"} & set(present) or any(out.glob(f"*/{MANIFEST}"))
+    begun = {PLAN, "run.json", "checkpoints", "budget.json", "tune.json"} & set(present)
+    ours = begun or any(out.glob(f"*/{MANIFEST}"))
     if present and not ours:
         raise UsageError(
             f"{out} exists and holds other files ({present[0]})", remedy="choose another --out"

@@ -11,6 +11,7 @@ from gptwo.training.batches import Batches
 from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
 from gptwo.training.optim import Optimizer
+from gptwo.training.pace import Pace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Run:
     held_out: Shards
     tokenizer: Path
     plan: dict[str, Any]
+    pace: Pace
     checkpoints: Path
     metrics: Lines
     timings: Lines
