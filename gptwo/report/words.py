@@ -13,7 +13,10 @@ PAPER_PARAMETERS = {  # the paper's labels and what the released models really h
 TASKS = {  # in the order of the page: title, and what is asked
     "lambada": ("LAMBADA", "the last word of a passage that needs more than its last sentence"),
     "wikitext2": ("WikiText-2", "perplexity of Wikipedia articles, per word of the original file"),
+    "wikitext103": ("WikiText-103", "the same text, as the paper reports it"),
     "ptb": ("Penn Treebank", "perplexity of newspaper text, per word of the original file"),
+    "enwik8": ("enwik8", "bits per byte of Wikipedia's XML"),
+    "text8": ("text8", "bits per character of Wikipedia in 27 characters"),
     "wsc273": ("Winograd schemas", "which of two candidates a pronoun means"),
     "hellaswag": ("HellaSwag", "which of four endings goes on from a beginning; not in the paper"),
     "cloze": (

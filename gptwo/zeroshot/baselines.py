@@ -110,7 +110,6 @@ def last_seen(text: str, word: str) -> int:
     return found[-1] if found else -1
 
 
-def compressed_bits_per_byte(texts: Iterable[str]) -> float:
-    """Bits per byte that xz needs for the texts together."""
-    content = "\n".join(texts).encode()
+def compressed_bits_per_byte(content: bytes) -> float:
+    """Bits per byte that xz needs."""
     return 8 * len(lzma.compress(content, preset=6)) / max(1, len(content))

@@ -27,19 +27,25 @@ from gptwo.zeroshot.sources import Sources
 from gptwo.zeroshot.task import Bench, Example, Record, Task
 from gptwo.zeroshot.tasks import (
     cloze,
+    enwik8,
     heldout,
     hellaswag,
     lambada,
     lastword,
     ptb,
+    text8,
     wikitext2,
+    wikitext103,
     wsc273,
 )
 
 TASKS: dict[str, Task] = {
     "lambada": lambada.TASK,
     "wikitext2": wikitext2.TASK,
+    "wikitext103": wikitext103.TASK,
     "ptb": ptb.TASK,
+    "enwik8": enwik8.TASK,
+    "text8": text8.TASK,
     "wsc273": wsc273.TASK,
     "hellaswag": hellaswag.TASK,
     "cloze": cloze.TASK,

@@ -59,14 +59,17 @@ def running_text(file: DataFile, rules: Rules, artefacts: str) -> Task:
         intervals: dict[str, Interval] = {}
         for name, prefix in (("detokenised", ""), ("raw", "raw_")):
             windows = [record for record in records if record["text"] == name]
-            for metric, value, interval in _perplexities(windows, facts, bench):
-                metrics[prefix + metric] = value
-                if interval:
-                    intervals[prefix + metric] = interval
+            values, spread = measures(
+                windows,
+                {"perplexity": facts["units"], "bits_per_byte": facts["text_bytes"]},
+                bench,
+            )
+            metrics |= {prefix + metric: value for metric, value in values.items()}
+            intervals |= {prefix + metric: value for metric, value in spread.items()}
         return metrics, intervals
 
     def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
-        bits = compressed_bits_per_byte([_text(file, bench)])
+        bits = compressed_bits_per_byte(_text(file, bench).encode())
         return {"xz": {"raw_bits_per_byte": bits}}
 
     return Task(
@@ -92,29 +95,27 @@ def _text(file: DataFile, bench: Bench) -> str:
     return text
 
 
-def _perplexities(
-    windows: list[Record], facts: dict[str, Any], bench: Bench
-) -> list[tuple[str, float, Interval | None]]:
-    """(name, value, interval) of each metric of one text."""
+def measures(windows: Sequence[Record], units: dict[str, int], bench: Bench) -> Summary:
+    """Each metric's value and interval, by what its number of units is: bits or perplexities.
+
+    The perplexity per token and the number of tokens come with them.
+    """
     blocks = _blocks(windows)
     nats, tokens = [block[0] for block in blocks], [block[1] for block in blocks]
     total, count = sum(nats), sum(tokens)
-    found: list[tuple[str, float, Interval | None]] = []
-    for name, units, base_two in (
-        ("perplexity", facts["units"], False),
-        ("token_perplexity", count, False),
-        ("bits_per_byte", facts["text_bytes"], True),
-    ):
+    metrics: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
+    for name, number in {**units, "token_perplexity": count}.items():
 
-        def finish(nats_per_token: float, units: int = units, base_two: bool = base_two) -> float:
-            rate = nats_per_token * count / units
-            return rate / math.log(2) if base_two else perplexity(rate)
+        def finish(nats_per_token: float, name: str = name, number: int = number) -> float:
+            rate = nats_per_token * count / number
+            return rate / math.log(2) if name.startswith("bits") else perplexity(rate)
 
-        interval = bootstrap(
+        metrics[name] = finish(total / count)
+        intervals[name] = bootstrap(
             nats, tokens, finish, resamples=bench.config.resamples, seed=bench.config.seed
         )
-        found.append((name, finish(total / count), interval))
-    return [*found, ("tokens", float(count), None)]
+    return {**metrics, "tokens": float(count)}, intervals
 
 
 def _blocks(windows: Sequence[Record]) -> list[tuple[float, int]]:

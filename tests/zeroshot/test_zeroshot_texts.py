@@ -122,7 +122,7 @@ def test_counting_baselines() -> None:
     assert most_frequent(seen) == "cat"  # cat, saw and dog twice; cat was seen last
     assert most_frequent([]) == ""
     assert last_seen("a dog, a dogma, a dog!", "dog") == 18 and last_seen("dogma", "dog") == -1
-    assert compressed_bits_per_byte(["a" * 10_000]) < 0.2
+    assert compressed_bits_per_byte(b"a" * 10_000) < 0.2
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, floa
     for split in SPLITS:
         texts = [e.facts["text"] for e in examples if e.facts["split"] == split]
         if texts:
-            found[f"{split}_bits_per_byte"] = compressed_bits_per_byte(texts)
+            found[f"{split}_bits_per_byte"] = compressed_bits_per_byte("\n".join(texts).encode())
     V = float(bench.tokenizer.vocab_size)
     uniform = {f"{split}_perplexity": V for split in SPLITS if f"{split}_bits_per_byte" in found}
     return {"xz": found, "uniform over tokens": uniform}
