@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "wsd")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -14,8 +17,12 @@ class TrainingConfig:
     steps: int = 1000
     batch_tokens: int = 8_192
     micro_batch: int = 8
-    lr: float = 2e-3  # at the end of the warm-up
-    lr_final_ratio: float = 0.1  # of `lr`, reached at the last step
+    optimizer: str = "adamw"  # "muon": that for the matrices of the blocks, AdamW for the rest
+    lr: float = 2e-3  # of AdamW at the end of the warm-up
+    muon_lr: float = 0.02  # of Muon, likewise
+    schedule: str = "cosine"  # "wsd": the rate stays, then falls in a line
+    decay_ratio: float = 1.0  # of wsd: share of the steps after the warm-up in which it falls
+    lr_final_ratio: float = 0.1  # of the peak, reached at the last step
     warmup_steps: int = 100
     beta1: float = 0.9
     beta2: float = 0.95
@@ -35,7 +42,10 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("warmup_steps", "validation_interval", "checkpoint_interval"):
             _require(getattr(self, name) >= 0, name, "0 or more")
-        for name in ("lr", "clip"):
+        _require(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
+        _require(self.schedule in SCHEDULES, "schedule", " or ".join(SCHEDULES))
+        _require(0 < self.decay_ratio <= 1, "decay_ratio", "above 0 and at most 1")
+        for name in ("lr", "muon_lr", "clip"):
             _require(0 < getattr(self, name) < float("inf"), name, "a positive number")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")

@@ -1,16 +1,18 @@
-"""The optimiser: AdamW.
+"""The optimiser: AdamW for all weights, or Muon for the maps of the blocks and AdamW for the rest.
 
-The paper (section 2.3) names none; this is what its reproductions settled on.
+The paper (section 2.3) names none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from gptwo.training.config import TrainingConfig
+from gptwo.training.muon import Muon
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names for Adam's two running means
+ADAM_STATE = ("exp_avg", "exp_avg_sq")  # torch's names for Adam's two running means
+MUON_STATE = ("momentum",)
 
 
 class Optimizer:
@@ -33,13 +35,31 @@ class Optimizer:
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     """The optimiser that `config` asks for."""
-    return Optimizer((adamw(model, config),))
+    if config.optimizer == "adamw":
+        return Optimizer((adamw(model, config),))
+    matrices = block_matrices(model)
+    muon = Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
+    muon.param_groups[0]["share"] = config.muon_lr / config.lr
+    return Optimizer((muon, adamw(model, config, without=matrices)))
 
 
-def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def block_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The maps of attention and MLP. Embeddings are tables of vectors, and the head is one too."""
+    return [
+        weight
+        for name, weight in model.named_parameters()
+        if name.startswith("h.") and weight.dim() == 2
+    ]
+
+
+def adamw(
+    model: nn.Module, config: TrainingConfig, *, without: Iterable[Tensor] = ()
+) -> torch.optim.AdamW:
     """AdamW that decays matrices and embeddings, and leaves biases and gains alone."""
-    matrices = [weight for weight in model.parameters() if weight.dim() >= 2]
-    vectors = [weight for weight in model.parameters() if weight.dim() < 2]
+    others = set(without)
+    weights = [weight for weight in model.parameters() if weight not in others]
+    matrices = [weight for weight in weights if weight.dim() >= 2]
+    vectors = [weight for weight in weights if weight.dim() < 2]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": config.weight_decay, "share": 1.0},
@@ -78,8 +98,7 @@ def state_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
         for name, weight in model.named_parameters()
         for part in optimizer.parts
         if weight in part.state
-        for kind in MOMENTS
-        if kind in part.state[weight]
+        for kind in _kinds(part)
     }
 
 
@@ -89,5 +108,9 @@ def restore(model: nn.Module, optimizer: Optimizer, saved: Mapping[str, Tensor],
     for part in optimizer.parts:
         for weight in (weight for group in part.param_groups for weight in group["params"]):
             part.state[weight] = {"step": torch.tensor(float(step), device=weight.device)} | {
-                kind: saved[f"{names[weight]}.{kind}"].to(weight.device) for kind in MOMENTS
+                kind: saved[f"{names[weight]}.{kind}"].to(weight.device) for kind in _kinds(part)
             }
+
+
+def _kinds(part: torch.optim.Optimizer) -> tuple[str, ...]:
+    return MUON_STATE if isinstance(part, Muon) else ADAM_STATE

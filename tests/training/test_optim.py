@@ -1,14 +1,29 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import Optimizer, make_optimizer, restore, set_rate, state_tensors
+from gptwo.training.config import SCHEDULES, TrainingConfig
+from gptwo.training.optim import (
+    Optimizer,
+    clip_gradients,
+    make_optimizer,
+    restore,
+    set_rate,
+    state_tensors,
+)
 from gptwo.training.schedule import learning_rate
 
-CONFIG = TrainingConfig(steps=101, warmup_steps=10, lr=1.0, lr_final_ratio=0.1)
+CONFIG = TrainingConfig(
+    steps=101,
+    warmup_steps=10,
+    optimizer="adamw",
+    schedule="cosine",
+    lr=1.0,
+    lr_final_ratio=0.1,
+)
 
 
 def test_the_rate_warms_up_in_a_line_and_falls_along_a_cosine() -> None:
@@ -20,10 +35,29 @@ def test_the_rate_warms_up_in_a_line_and_falls_along_a_cosine() -> None:
     assert falling == sorted(falling, reverse=True)
 
 
-@pytest.mark.parametrize("steps, warmup", [(1, 0), (1, 1), (5, 5), (3, 100)])
-def test_the_rate_of_short_runs_is_a_rate(steps: int, warmup: int) -> None:
-    config = TrainingConfig(steps=steps, warmup_steps=warmup, lr=1.0)
-    assert all(0 < learning_rate(step, config) <= 1 for step in range(steps))
+def test_the_rate_may_stay_and_then_fall_in_a_line() -> None:
+    config = replace(CONFIG, steps=110, schedule="wsd", decay_ratio=0.2, lr_final_ratio=0.0)
+    assert [learning_rate(step, config) for step in (0, 9, 50, 90)] == [0.1, 1.0, 1.0, 1.0]
+    falling = [learning_rate(step, config) for step in range(90, 110)]
+    assert falling == pytest.approx([(20 - step) / 20 for step in range(20)])
+    whole = replace(config, decay_ratio=1.0)
+    assert learning_rate(60, whole) == pytest.approx(0.5)
+    kept = replace(config, lr_final_ratio=0.5)
+    assert learning_rate(109, kept) == pytest.approx(0.5 + 0.5 / 20)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps, warmup", [(1, 0), (1, 1), (5, 5), (3, 100), (50, 7)])
+@pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
+def test_no_step_of_a_run_is_without_a_rate(
+    steps: int, warmup: int, schedule: str, final: float
+) -> None:
+    config = TrainingConfig(
+        steps=steps, warmup_steps=warmup, schedule=schedule, lr=1.0, lr_final_ratio=final
+    )
+    rates = [learning_rate(step, config) for step in range(steps)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert schedule == "cosine" or min(rates) > 0
 
 
 def test_only_matrices_decay() -> None:
@@ -79,3 +113,20 @@ def test_moments_survive_a_round_trip() -> None:
     learn(model, optimizer, range(5, 10))
     learn(other, resumed, range(5, 10))
     assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
+
+
+@pytest.mark.parametrize("most, factor", [(100.0, 1.0), (1.0, 0.2)])
+def test_gradients_are_scaled_only_when_they_are_too_long(most: float, factor: float) -> None:
+    model = nn.Linear(3, 1)
+    model.weight.grad = torch.tensor([[3.0, 0.0, 0.0]])
+    model.bias.grad = torch.tensor([4.0])
+    assert clip_gradients(model, most) == 5.0
+    assert torch.allclose(model.weight.grad, torch.tensor([[3.0 * factor, 0.0, 0.0]]), atol=1e-5)
+    assert torch.allclose(model.bias.grad, torch.tensor([4.0 * factor]), atol=1e-5)
+
+
+def test_a_norm_that_is_no_number_is_told() -> None:
+    model = nn.Linear(2, 1)
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, float("nan"))
+    assert math.isnan(clip_gradients(model, 1.0))

@@ -13,6 +13,12 @@ from gptwo.training.config import TrainingConfig
         ("warmup_steps", -1),
         ("validation_interval", -1),
         ("checkpoint_interval", -1),
+        ("optimizer", "sgd"),
+        ("schedule", "step"),
+        ("decay_ratio", 0.0),
+        ("decay_ratio", 1.1),
+        ("muon_lr", 0.0),
+        ("muon_lr", float("nan")),
         ("lr", 0.0),
         ("lr", float("nan")),
         ("lr", float("inf")),
@@ -25,6 +31,6 @@ from gptwo.training.config import TrainingConfig
         ("seed", -1),
     ],
 )
-def test_out_of_range_settings_are_named(field: str, value: float) -> None:
+def test_out_of_range_settings_are_named(field: str, value: float | str) -> None:
     with pytest.raises(ValueError, match=field):
         TrainingConfig(**{field: value})  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""Muon: momentum for matrices, made orthogonal (Jordan et al. 2024).
+
+A matrix of gradients has a few large directions and many small ones. Its momentum is replaced by
+the nearest matrix whose directions all count the same, found by a few matrix products. Where the
+step goes then depends on the direction of the gradient and not on its size.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Factors a, b, c of X <- a X + b (X X^T) X + c (X X^T)^2 X, one row for each turn (Jordan et al.):
+# singular values in (0, 1] end between 0.7 and 1.2, which serves as well as 1.
+TURNS = ((3.4445, -4.7750, 2.0315),) * 5
+MOMENTUM = 0.95  # of the running mean of gradients
+SMALLEST_NORM = 1e-12  # a gradient of zeros stays zeros
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps matrices stored [in, out]; maps stored side by side are stepped one by one.
+
+    A step changes a weight by lr sqrt(max(1, out / in)) times a matrix of singular values near 1,
+    so that the same `lr` moves a layer's output as much at every width: it serves all sizes.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], *, lr: float, weight_decay: float) -> None:
+        settings = {"lr": lr, "weight_decay": weight_decay, "share": 1.0}
+        super().__init__(list(weights), settings)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of every matrix; those of one shape are made orthogonal together."""
+        for group in self.param_groups:
+            same = defaultdict[torch.Size, list[tuple[Tensor, Tensor]]](list)
+            for weight in (weight for weight in group["params"] if weight.grad is not None):
+                update = self._update(weight, weight.grad)
+                for part in zip(maps(weight), maps(update), strict=True):
+                    same[part[0].shape].append(part)
+            for parts in same.values():
+                directions = orthogonal(torch.stack([update for _, update in parts]))
+                for (weight, _), direction in zip(parts, directions, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.add_(direction, alpha=-group["lr"] * scale(weight))
+
+    def _update(self, weight: Tensor, grad: Tensor) -> Tensor:
+        """The gradient, led by its running mean (Nesterov's momentum)."""
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        mean = state["momentum"].lerp_(grad, 1 - MOMENTUM)
+        return grad.lerp(mean, MOMENTUM)
+
+
+def maps(weight: Tensor) -> tuple[Tensor, ...]:
+    """The maps that a weight [in, out] holds: queries, keys and values lie side by side."""
+    n_in, n_out = weight.shape
+    return weight.split(n_in, dim=1) if n_out == 3 * n_in else (weight,)
+
+
+def scale(weight: Tensor) -> float:
+    """What makes one rate serve maps of all shapes [in, out]."""
+    n_in, n_out = weight.shape
+    return max(1.0, n_out / n_in) ** 0.5
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About the nearest orthogonal matrix to each of (k, m, n), by Newton-Schulz iteration.
+
+    In bfloat16 on a GPU, which is exact enough, else in the matrices' own type.
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = matrices.mT if tall else matrices  # (k, m, n), m <= n
+    if x.is_cuda:
+        x = x.bfloat16()
+    norm = torch.linalg.matrix_norm(x, keepdim=True)  # at least the largest singular value
+    x = x / norm.clamp(min=SMALLEST_NORM)
+    for a, b, c in TURNS:
+        square = x @ x.mT  # (k, m, m)
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    x = x.to(matrices.dtype)
+    return x.mT if tall else x
