@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -18,47 +19,81 @@ from gptwo.errors import Interrupted
 
 PLAIN_INTERVAL_SECONDS = 5.0
 LIVE_INTERVAL_SECONDS = 0.2
+RECENT_SECONDS = 30.0  # over which the rate is taken
+RECENT_MARKS = 8  # or over so many advances, where they are slower
 SHORT_SECONDS = 2.0  # work without a count that takes less leaves no line
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Bar:
-    """One piece of work being counted."""
+    """One piece of work being counted.
+
+    The rate, and with it the time that is left, is that of the last RECENT_SECONDS: what came
+    before, an earlier run's part and the first unit, which may have had to compile or to open
+    something, say nothing about what is to come.
+    """
 
     def __init__(self, title: str, total: int | None, unit: str, live: Any) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done = 0
+        self.done = self.before = 0
         self.fields: dict[str, str] = {}
         self._live = live
         self._started = self._shown = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque()  # when so much was done
+
+    def start_at(self, done: int) -> None:
+        """So much was done before: it is counted, and not timed."""
+        self.done = self.before = done
 
     def advance(self, n: int = 1, **fields: object) -> None:
-        """Count `n` more units; `fields` are shown beside the count ("loss=3.21")."""
+        """Count `n` more units; `fields` are shown beside the count ("loss=3.21").
+
+        A negative `n` takes back what is to be done again.
+        """
         self.done += n
-        self.fields.update({key: str(value) for key, value in fields.items()})
+        if fields:
+            self.fields.update({key: str(value) for key, value in fields.items()})
         now = time.monotonic()
+        if n < 0:
+            self._marks.clear()
+        if not self._marks or now - self._marks[-1][0] >= LIVE_INTERVAL_SECONDS:
+            self._mark(now)
         if now - self._shown >= (LIVE_INTERVAL_SECONDS if self._live else PLAIN_INTERVAL_SECONDS):
             self._shown = now
             self.show()
 
+    def _mark(self, now: float) -> None:
+        self._marks.append((now, self.done))
+        while len(self._marks) > RECENT_MARKS and now - self._marks[0][0] > RECENT_SECONDS:
+            self._marks.popleft()
+
     def show(self) -> None:
         line = self.line()
         if self._live:
-            self._live.update(line)
+            self._live.update(_as_it_is(line))
         else:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
-    def line(self) -> str:
-        """`corpus: extract 1,200/2,000 pages 85/s eta 9s kept=1,100`"""
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = self.done / seconds
+    @property
+    def rate(self) -> float:
+        """Units a second, lately; on average as long as there is only one mark."""
+        seconds, done = self.elapsed, self.done - self.before
+        if len(self._marks) > 1:
+            first, counted = self._marks[0]
+            seconds, done = time.monotonic() - first, self.done - counted
+        return max(done, 0) / max(seconds, 1e-9)
+
+    def line(self, *, ended: bool = False) -> str:
+        """`corpus: extract 1,200/2,000 pages 85/s eta 9s kept=1,100`, and how long it took."""
+        average = (self.done - self.before) / max(self.elapsed, 1e-9)
+        rate = average if ended else self.rate
         count = f"{self.done:,}" + (f"/{self.total:,}" if self.total else "")
         parts = [f"{self.title}: {count} {self.unit}", f"{rate:,.4g}/s"]
-        if self.total and rate and self.done < self.total:
+        if self.total and rate and self.done < self.total and not ended:
             parts.append(f"eta {duration((self.total - self.done) / rate)}")
         parts += [f"{key}={value}" for key, value in self.fields.items()]
-        return " ".join(parts)
+        return " ".join([*parts, f"in {duration(self.elapsed)}"] if ended else parts)
 
     @property
     def elapsed(self) -> float:
@@ -99,17 +134,17 @@ class Reporter:
             bar = Bar(title, total, unit, None)
             yield bar
             if bar.worth_telling:
-                self.say(f"{bar.line()} in {duration(bar.elapsed)}")
+                self.say(bar.line(ended=True))
             return
         from rich.console import Console  # late: --help must not pay for it
         from rich.status import Status
 
         console = Console(stderr=True)
-        with Status(title, console=console) as live:
+        with Status(_as_it_is(title), console=console) as live:
             bar = Bar(title, total, unit, live)
             yield bar
         if bar.worth_telling:
-            console.print(f"{bar.line()} in {duration(bar.elapsed)}", highlight=False, markup=False)
+            console.print(_as_it_is(bar.line(ended=True)))
 
     def check(self) -> None:
         """Raise `Interrupted` when a stop was asked for. Call between units of work."""
@@ -153,6 +188,13 @@ class Reporter:
 class _SilentBar(Bar):
     def show(self) -> None:
         pass
+
+
+def _as_it_is(line: str) -> Any:
+    """For rich: brackets in it are no markup, numbers in it have no colours."""
+    from rich.text import Text  # late, as above
+
+    return Text(line)
 
 
 SILENT = Reporter(quiet=True)

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from gptwo import progress
 from gptwo.errors import Interrupted
-from gptwo.progress import SILENT, Reporter, duration
+from gptwo.progress import SILENT, Bar, Reporter, duration
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,79 @@ def test_a_bar_ends_with_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("crawl: 2/2 pages ") and "errors=1" in captured.err
+
+
+class Clock:
+    """Time as a test wants it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 50.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+    def units(self, bar: Bar, n: int, seconds: float) -> None:
+        """`n` units of so many seconds each."""
+        for _ in range(n):
+            self.now += seconds
+            bar.advance()
+
+
+def test_the_rate_is_that_of_late_and_the_first_unit_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    bar = Bar("train", 1_000, "steps", None)
+    monkeypatch.setattr(bar, "show", lambda: None)
+    clock.units(bar, 1, 90.0)  # it compiles
+    clock.units(bar, 100, 0.5)
+    assert bar.rate == pytest.approx(2.0)
+    assert "2/s eta 7m30s" in bar.line()
+    clock.units(bar, 200, 0.25)  # the machine is freer now
+    assert bar.rate == pytest.approx(4.0)
+    clock.units(bar, 20, 10.0)  # slower than the window is long
+    assert bar.rate == pytest.approx(0.1)
+    assert bar.line(ended=True).endswith("in 6m30s") and " 0.8231/s " in bar.line(ended=True)
+
+
+def test_what_an_earlier_run_did_is_counted_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    bar = Bar("train", 5_000, "steps", None)
+    monkeypatch.setattr(bar, "show", lambda: None)
+    bar.start_at(4_000)
+    clock.now += 10
+    assert bar.rate == 0 and "eta" not in bar.line()  # nothing is known yet
+    clock.units(bar, 101, 1.0)
+    assert bar.line().startswith("train: 4,101/5,000 steps 1/s eta 14m59s")
+    assert " 0.9099/s " in bar.line(ended=True)
+
+
+def test_what_is_taken_back_is_not_a_negative_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    bar = Bar("train", 100, "steps", None)
+    monkeypatch.setattr(bar, "show", lambda: None)
+    clock.units(bar, 50, 1.0)
+    bar.advance(-20)
+    assert bar.done == 30 and bar.rate >= 0
+    clock.units(bar, 10, 2.0)
+    assert bar.rate == pytest.approx(0.5)
+
+
+def test_brackets_are_no_markup() -> None:
+    """A terminal shows a line as it is, whatever stands in it."""
+    from rich.console import Console
+
+    class Terminal:
+        shown = ""
+
+        def update(self, line: object) -> None:
+            console = Console(width=200)
+            with console.capture() as capture:
+                console.print(line)
+            Terminal.shown = capture.get()
+
+    bar = Bar("text", None, "files", Terminal())
+    bar.fields["at"] = "a[/b]c[red]"
+    bar.show()
+    assert "at=a[/b]c[red]" in Terminal.shown
 
 
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
