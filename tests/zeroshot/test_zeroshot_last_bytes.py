@@ -39,12 +39,14 @@ def test_bits_by_hand(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     ids = tiny.tokenizer.encode(test)
     assert tiny.tokenizer.decode_bytes(ids) == test and metrics["tokens"] == len(ids)
-    nats = 0.0
-    for first in range(0, len(ids), 100):  # each window reads on from the token before it
-        fed = [ids[first - 1] if first else tiny.tokenizer.eot, *ids[first : first + 100]]
+    fed, nats = [tiny.tokenizer.eot, *ids], 0.0
+    for first in range(0, len(ids), 100):  # the last window is as long as the others, too
+        scored = fed[1:][first : first + 100]
+        left = max(0, first + len(scored) - 100)
         with torch.no_grad():
-            logits = tiny.model(torch.tensor([fed[:-1]]))[0, :, : tiny.tokenizer.vocab_size]
-        nats -= logits.log_softmax(-1).gather(1, torch.tensor(fed[1:])[:, None]).sum().item()
+            logits = tiny.model(torch.tensor([fed[left : first + len(scored)]]))[0]
+        logprobs = logits[-len(scored) :, : tiny.tokenizer.vocab_size].log_softmax(-1)
+        nats -= logprobs.gather(1, torch.tensor(scored)[:, None]).sum().item()
     assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / 314, rel=1e-5)
     assert metrics["token_perplexity"] == pytest.approx(math.exp(nats / len(ids)), rel=1e-4)
     assert intervals["bits_per_byte"].low < metrics["bits_per_byte"]
