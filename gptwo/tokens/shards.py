@@ -1,7 +1,7 @@
 """Token shards on disk: flat little-endian integers, written as they come, memory-mapped."""
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from gptwo.artifacts import (
     read_json,
     write_json,
 )
-from gptwo.errors import DataError
+from gptwo.config import differences
+from gptwo.errors import DataError, ModelError
 from gptwo.tokens.tokenizer import Tokenizer
 
 SPLITS = ("train", "valid", "test")
@@ -120,11 +121,12 @@ def _write_shard(
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """One split's tokens, read as if they were one array."""
+    """One split's tokens, read as if they were one array. Positions are int64 throughout."""
 
     parts: tuple[np.ndarray, ...]  # memory maps
     ends: np.ndarray  # cumulative lengths of the parts
     starts: np.ndarray  # uint64 positions of each document's first token, its <|endoftext|>
+    corpora: tuple[int, ...]  # tokens of each folder: one, or those of a mix in their order
     vocab_size: int
     eot: int
     tokenizer_fingerprint: str
@@ -137,19 +139,73 @@ class Shards:
 
         Raises DataError when the range leaves the split.
         """
-        if start < 0 or length < 0 or start + length > len(self):
+        ids = np.empty(max(length, 0), np.int64)
+        self.copy(ids, *(np.array([value], np.int64) for value in (0, start, length)))
+        return ids
+
+    def copy(
+        self, out: np.ndarray, places: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+    ) -> None:
+        """Copy stretches of the split: `lengths[i]` ids from `starts[i]` to `out[places[i]:]`.
+
+        `out` is flat and int64, so that each id is converted where it comes to lie. Raises
+        DataError when a stretch leaves the split.
+        """
+        stops = starts + lengths
+        outside = (starts < 0) | (lengths < 0) | (stops > len(self))
+        if outside.any():
+            which = int(outside.argmax())
             raise DataError(
-                f"tokens {start:,} to {start + length:,} asked for, the split has {len(self):,}",
+                f"tokens {starts[which]:,} to {stops[which]:,} asked for, "
+                f"the split has {len(self):,}",
                 remedy="use a longer corpus or a shorter context",
             )
-        pieces = []
-        part = int(np.searchsorted(self.ends, start, side="right"))
-        while length:
-            begin = start - (int(self.ends[part - 1]) if part else 0)
-            piece = self.parts[part][begin : begin + length]
-            pieces.append(piece.astype(np.int64))
-            start, length, part = start + len(piece), length - len(piece), part + 1
-        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+        numbers = np.searchsorted(self.ends, starts, side="right")
+        begins = starts - np.append(0, self.ends)[numbers]
+        stretches = (places, numbers, begins, lengths)
+        for place, number, begin, length in zip(*(s.tolist() for s in stretches), strict=True):
+            while length > 0:
+                piece = self.parts[number][begin : begin + length]
+                out[place : place + len(piece)] = piece
+                place, length = place + len(piece), length - len(piece)
+                number, begin = number + 1, 0
+
+
+def open_mix(folders: Sequence[Path], split: str) -> Shards:
+    """One split of several folders, one after the other, as `open_shards` opens each.
+
+    Raises ModelError, naming both, when two of them were made with different tokenizers.
+    """
+    opened = [open_shards(folder, split) for folder in folders]
+    first, *others = opened
+    for folder, other in zip(folders[1:], others, strict=True):
+        lines = differences(_vocabulary(first), _vocabulary(other))
+        if lines:
+            raise ModelError(
+                f"{folders[0]} and {folder} were made with different tokenizers "
+                f"({'; '.join(lines)})",
+                remedy="pack both corpora with one tokenizer",
+            )
+    begins = np.cumsum([0, *(len(shards) for shards in opened[:-1])])
+    return Shards(
+        parts=tuple(part for shards in opened for part in shards.parts),
+        ends=np.concatenate([s.ends + b for s, b in zip(opened, begins, strict=True)]),
+        starts=np.concatenate(
+            [s.starts + np.uint64(b) for s, b in zip(opened, begins, strict=True)]
+        ),
+        corpora=tuple(len(shards) for shards in opened),
+        vocab_size=first.vocab_size,
+        eot=first.eot,
+        tokenizer_fingerprint=first.tokenizer_fingerprint,
+    )
+
+
+def _vocabulary(shards: Shards) -> dict[str, Any]:
+    return {
+        "fingerprint": shards.tokenizer_fingerprint,
+        "vocab_size": shards.vocab_size,
+        "eot": shards.eot,
+    }
 
 
 def open_shards(folder: Path, split: str) -> Shards:
@@ -172,6 +228,7 @@ def open_shards(folder: Path, split: str) -> Shards:
         parts=tuple(parts),
         ends=np.cumsum([len(part) for part in parts]),
         starts=np.concatenate(starts),
+        corpora=(offset,),
         vocab_size=details["vocab_size"],
         eot=details["eot"],
         tokenizer_fingerprint=details["tokenizer_fingerprint"],
@@ -229,7 +286,7 @@ def _open_part(path: Path, dtype: np.dtype, vocab_size: int) -> np.ndarray:
         )
     if not size:
         return np.empty(0, dtype)
-    part = np.memmap(path, dtype=dtype, mode="r")
+    part = np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain view is quicker to cut
     for start in range(0, len(part), CHUNK):
         largest = int(part[start : start + CHUNK].max())
         if largest >= vocab_size:

@@ -28,6 +28,7 @@ from gptwo.tokens.shards import (
     Counts,
     Shards,
     dtype_for,
+    open_mix,
     open_shards,
     write_shards,
 )
@@ -122,6 +123,7 @@ def test_any_division_into_parts_reads_the_same(parts: list[list[int]]) -> None:
         parts=tuple(np.array(part, np.uint16) for part in parts),
         ends=np.cumsum([len(part) for part in parts]),
         starts=np.empty(0, np.uint64),
+        corpora=(sum(map(len, parts)),),
         vocab_size=10,
         eot=9,
         tokenizer_fingerprint="",
@@ -130,6 +132,36 @@ def test_any_division_into_parts_reads_the_same(parts: list[list[int]]) -> None:
     for start in range(len(whole) + 1):
         for length in range(len(whole) - start + 1):
             assert shards.read(start, length).tolist() == whole[start : start + length]
+    starts = np.arange(len(whole))
+    out = np.empty(2 * len(whole), np.int64)
+    shards.copy(out, 2 * starts[::-1], starts, np.minimum(2, len(whole) - starts))
+    assert out[::2].tolist() == whole[::-1]  # every id to its own place
+    assert out[1::2].tolist()[1:] == whole[::-1][:-1]
+
+
+def test_folders_of_a_mix_are_read_one_after_the_other(
+    corpus: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    folders = tmp_path / "a", tmp_path / "b"
+    pack(corpus, tokenizer, folders[0], PackConfig(shard_tokens=25))
+    pack(write_corpus(tmp_path / "more", [["one", "two"]]), tokenizer, folders[1], PackConfig())
+    a, b = (open_shards(folder, "train") for folder in folders)
+    both = open_mix(folders, "train")
+    assert both.corpora == (len(a), len(b)) and len(both.parts) == len(a.parts) + 1
+    ids = [shards.read(0, len(shards)).tolist() for shards in (a, b, both)]
+    assert ids[2] == ids[0] + ids[1]
+    assert both.starts.tolist() == [*a.starts.tolist(), *(b.starts + np.uint64(len(a))).tolist()]
+    assert open_mix(folders[:1], "train").starts.tolist() == a.starts.tolist()
+
+
+def test_folders_of_different_tokenizers_do_not_mix(
+    corpus: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    Tokenizer([(b"a", b"b")]).save(tmp_path / "other")
+    pack(corpus, tokenizer, tmp_path / "a", PackConfig())
+    pack(corpus, tmp_path / "other", tmp_path / "b", PackConfig())
+    with pytest.raises(ModelError, match=r"a and .*b were made with .* tokenizers \(eot:"):
+        open_mix([tmp_path / "a", tmp_path / "b"], "train")
 
 
 def test_ids_take_two_bytes_as_long_as_they_fit(tmp_path: Path) -> None:
