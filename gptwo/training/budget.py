@@ -1,34 +1,53 @@
 """Which model to train in a given time: measured on this machine, not guessed.
 
-The rule (Hoffmann et al. 2022, and Muennighoff et al. 2023 for repeated text): the largest model
-that sees 20 tokens per parameter in the time, reading the corpus at most `MOST_EPOCHS` times.
+Each size, from the smallest up, is timed on a few real steps. What it would have read by the end of
+the time, and the fitted law of `scaling`, tell its loss; the size with the lowest is trained.
+`pace` then sees to it that it ends on time.
 """
 
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from gptwo.errors import DataError, UsageError
+from gptwo.artifacts import read_json, read_manifest, write_json
+from gptwo.config import differences, from_dict, to_dict, with_settings
+from gptwo.errors import DataError, ResourceError, UsageError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.progress import SILENT, Reporter, duration
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import adamw
+from gptwo.training.optim import make_optimizer
+from gptwo.training.pace import SHARE_FOR_STEPS
+from gptwo.training.plan import refuse_foreign
+from gptwo.training.scaling import LAW
 from gptwo.training.speed import flops_per_token, keep_freed_memory
 from gptwo.world import World
 
-TOKENS_PER_PARAMETER = 20
-MOST_EPOCHS = 6  # beyond about four, reading the same text again teaches little
-SHARE_FOR_STEPS = 0.9  # of the budget; held-out losses and checkpoints take the rest
-MEASURING_SECONDS = 15.0
+BUDGET = "budget.json"
+MOST_EPOCHS = 8  # of the corpus; more teaches little (see scaling.worth) and small ones by heart
+MEASURING_SECONDS = 15.0  # for all sizes together, and
+SHARE_FOR_MEASURING = 0.08  # of the budget at most
+STARTING_SECONDS = 2.0  # shards are hashed, the matrix rate measured, the first step is slow
 STEPS_AIMED_AT = 1_500
 VALIDATIONS = 20
-SHARE_FOR_VALIDATION = 0.05  # of the budget; a token read costs a third of a token learned
+SHARE_FOR_VALIDATION = 0.04  # of the budget; a token read costs a third of a token learned
 BYTES_PER_PARAMETER = 32  # weight, gradient, two moments, and as much again for activations
+MOST_BATCH_TOKENS = 512 * 1024  # the paper's
+CHOSEN = {"training.steps": "the budget", "model.vocab_size": "the tokenizer"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What settings may name beside a budget: `model.n_layer=3`, `training.lr=3e-4`."""
+
+    model: GPT2Config = GPT2Config()
+    training: TrainingConfig = TrainingConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +57,58 @@ class Choice:
     size: str
     model: GPT2Config
     training: TrainingConfig
+    seconds: float  # for `train`: what is left of the budget, less where the corpus is too small
     measured: dict[str, Any]
     sentence: str
+
+
+def choose_once(
+    out: Path,
+    budget_seconds: float,
+    *,
+    tokens: Path,
+    world: World,
+    reporter: Reporter = SILENT,
+    size: str = "",
+    settings: tuple[str, ...] = (),
+) -> Choice:
+    """The choice for a run at `out`, made once and kept there in budget.json.
+
+    Measuring again would choose other steps. A run begun with another budget, size, settings or
+    tokens is a `UsageError`.
+    """
+    manifest = read_manifest(tokens)
+    asked = {
+        "seconds": budget_seconds,
+        "size": size,
+        "settings": sorted(settings),
+        "tokens": manifest.fingerprint,
+    }
+    path = out / BUDGET
+    if path.exists():
+        known = read_json(path)
+        changes = differences(known["asked"], asked)
+        if changes:
+            raise UsageError(
+                f"{out} was begun with another budget ({'; '.join(changes)})",
+                remedy="give the same one, or choose another --out",
+            )
+        kept = known["choice"]
+        both = from_dict(Named, {part: kept[part] for part in ("model", "training")})
+        return Choice(**(kept | {"model": both.model, "training": both.training}))
+    if out.exists():
+        refuse_foreign(out)
+    choice = choose(
+        budget_seconds,
+        manifest.details["vocab_size"],
+        manifest.counts["train"]["tokens"],
+        world,
+        reporter,
+        size=size,
+        settings=settings,
+    )
+    write_json(path, {"asked": asked, "choice": to_dict(choice)})
+    return choice
 
 
 def choose(
@@ -50,63 +119,104 @@ def choose(
     reporter: Reporter = SILENT,
     *,
     size: str = "",
+    settings: tuple[str, ...] = (),
 ) -> Choice:
-    """The largest size worth training for `budget_seconds` on `corpus_tokens` tokens.
+    """The size that will have the lowest loss after `budget_seconds` on `corpus_tokens` tokens.
 
-    Climbs from the smallest size, timing a few real steps of each (20 seconds in all), until one
-    would see too few tokens. With `size` it is that one, for as many tokens as the time allows.
+    Climbs from the smallest size, timing a few real steps of each, until the next would end higher.
+    With `size` it is that one, for as many tokens as the time allows. `settings` are kept, and
+    measured as they are.
     """
-    if budget_seconds <= 0:
-        raise UsageError(f"a budget of {budget_seconds:g} s is no time", remedy="name one as 10m")
-    if corpus_tokens < 1:
-        raise DataError("the training split has no tokens", remedy="give more text")
+    started = time.monotonic()
+    _check(budget_seconds, size, settings, world)
     keep_freed_memory()
-    seconds = budget_seconds * SHARE_FOR_STEPS
-    deadline = time.monotonic() + MEASURING_SECONDS
+    ladder = _ladder(vocab_size, corpus_tokens, size, settings)
+    deadline = started + min(MEASURING_SECONDS, SHARE_FOR_MEASURING * budget_seconds)
     rates: dict[str, float] = {}
-    best, flops = "", 0.0
-    ladder = {size: replace(SIZES[size], vocab_size=vocab_size)} if size else _ladder(vocab_size)
-    for name, shape in ladder.items():
+    losses: dict[str, float] = {}
+    for name, model in ladder.items():
         reporter.check()
-        work = flops_per_token(shape) * micro_batch(shape, world) * shape.n_ctx
-        if flops and time.monotonic() + 3 * work / flops > deadline:
-            rates[name] = flops / flops_per_token(shape)  # too slow to try: by arithmetic
-        else:
-            rates[name] = measure(shape, world, min(deadline - time.monotonic(), 3.0))
-            flops = rates[name] * flops_per_token(shape)
-        tokens = min(rates[name] * seconds, MOST_EPOCHS * corpus_tokens)
-        if best and tokens < TOKENS_PER_PARAMETER * shape.parameters():
+        rates[name] = _rate(model, world, deadline, rates, ladder)
+        read = min(rates[name] * _seconds_of_steps(budget_seconds), MOST_EPOCHS * corpus_tokens)
+        losses[name] = LAW.loss(model.parameters(), max(read, 1.0), corpus_tokens)
+        if losses[name] > min(losses.values()):
             break
-        best = name
-    model = ladder[best]
-    training = settings(model, rates[best] * seconds, corpus_tokens, world)
+    best = min(losses, key=losses.__getitem__)
+    model, rate = ladder[best], rates[best]
+    left = budget_seconds - (time.monotonic() - started)
+    reach = rate * _seconds_of_steps(left)
+    tokens = min(reach, MOST_EPOCHS * corpus_tokens)
+    training = recipe(model, tokens, world)
+    training = with_settings(Named(model=model, training=training), settings).training
+    if tokens < training.batch_tokens:
+        raise UsageError(
+            f"a budget of {duration(budget_seconds)} is too short for one step: size {best} reads "
+            f"{rate:,.0f} tokens per second here, a batch has {training.batch_tokens:,}",
+            remedy="name a longer one, or a smaller training.batch_tokens",
+        )
+    training = replace(training, steps=int(tokens / training.batch_tokens))
     seen = training.steps * training.batch_tokens
-    needed = seen / rates[best] / SHARE_FOR_STEPS
     sentence = (
         f"budget {duration(budget_seconds)}: this machine trains size {best} "
-        f"({model.parameters() / 1e6:.1f}M parameters) on {rates[best]:,.0f} tokens per second; "
+        f"({model.parameters() / 1e6:.1f}M parameters) on {rate:,.0f} tokens per second; "
         f"{training.steps:,} steps = {seen / 1e6:.1f}M tokens, {seen / model.parameters():.0f} per "
-        f"parameter, {seen / corpus_tokens:.1f} readings of the corpus, about {duration(needed)}"
+        f"parameter, {seen / corpus_tokens:.1f} readings of the corpus"
     )
+    if tokens < reach:  # the corpus ends before the time does
+        left = STARTING_SECONDS + tokens / rate / SHARE_FOR_STEPS
+        sentence += f", the most there is use for: about {duration(left)}"
     reporter.say(sentence)
-    measured = {"tokens_per_second": {name: round(rate, 1) for name, rate in rates.items()}}
-    return Choice(size=best, model=model, training=training, measured=measured, sentence=sentence)
+    return Choice(
+        size=best,
+        model=model,
+        training=training,
+        seconds=round(left, 3),
+        measured={
+            "tokens_per_second": {name: round(rate, 1) for name, rate in rates.items()},
+            "predicted_loss": {name: round(loss, 4) for name, loss in losses.items()},
+        },
+        sentence=sentence,
+    )
 
 
-def settings(model: GPT2Config, tokens: float, corpus_tokens: int, world: World) -> TrainingConfig:
-    """Training settings for a model that may see `tokens` tokens, by rule of thumb.
+def _seconds_of_steps(seconds: float) -> float:
+    return SHARE_FOR_STEPS * max(seconds - STARTING_SECONDS, 0.0)
 
-    batch_tokens: a power of two times n_ctx that makes about 1,500 steps. lr: see `rate_for`.
+
+def _check(seconds: float, size: str, settings: tuple[str, ...], world: World) -> None:
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"a budget of {seconds:g} s is no time", remedy="name one as 10m")
+    if size and size not in SIZES:
+        raise UsageError(f"unknown size {size!r}", remedy=f"sizes are: {', '.join(SIZES)}")
+    named = {line.partition("=")[0].strip() for line in settings}
+    for name, chooser in CHOSEN.items():
+        if name in named:
+            raise UsageError(
+                f"{name} is chosen by {chooser}, and given as a setting too",
+                remedy="leave one of them out",
+            )
+    if world.size > 1:
+        raise UsageError(
+            f"a budget is kept by one process, there are {world.size}",
+            remedy="name a size and training.steps instead",
+        )
+
+
+def recipe(model: GPT2Config, tokens: float, world: World) -> TrainingConfig:
+    """Training settings for a model that is to read `tokens` tokens, by rule of thumb.
+
+    batch_tokens: a power of two times n_ctx that makes about 1,500 steps, at least one micro-batch,
+    at most the paper's. lr: see `rate_for`.
     """
-    tokens = max(min(tokens, MOST_EPOCHS * corpus_tokens), model.n_ctx)
-    rows = 2 ** max(round(math.log2(tokens / STEPS_AIMED_AT / model.n_ctx)), 0)
-    batch_tokens = min(rows * model.n_ctx, 524_288)  # the paper's 512 x 1024 at most
+    rows = 2 ** max(round(math.log2(max(tokens, 1.0) / STEPS_AIMED_AT / model.n_ctx)), 0)
+    rows = min(max(rows, micro_batch(model, world)), max(MOST_BATCH_TOKENS // model.n_ctx, 1))
+    batch_tokens = rows * model.n_ctx
     steps = max(int(tokens / batch_tokens), 1)
     validated = int(3 * SHARE_FOR_VALIDATION * steps * batch_tokens / VALIDATIONS)
     return TrainingConfig(
         steps=steps,
         batch_tokens=batch_tokens,
-        micro_batch=min(micro_batch(model, world), batch_tokens // model.n_ctx),
+        micro_batch=min(micro_batch(model, world), rows),
         lr=rate_for(model),
         warmup_steps=min(steps // 20, 2_000),
         validation_interval=max(-(-steps // VALIDATIONS), 1),
@@ -125,6 +235,24 @@ def micro_batch(model: GPT2Config, world: World) -> int:
     return max((2_048 if world.device == "cpu" else 16_384) // model.n_ctx, 1)
 
 
+def _rate(
+    model: GPT2Config,
+    world: World,
+    deadline: float,
+    rates: Mapping[str, float],
+    ladder: Mapping[str, GPT2Config],
+) -> float:
+    """Tokens per second, measured; by arithmetic from the last size when there is no time left."""
+    work = flops_per_token(model)
+    if not rates:
+        return measure(model, world, max(deadline - time.monotonic(), 0.0) / 3)
+    name, rate = list(rates.items())[-1]
+    forecast = rate * flops_per_token(ladder[name]) / work
+    seconds = 3 * micro_batch(model, world) * model.n_ctx / forecast
+    left = deadline - time.monotonic()
+    return forecast if seconds > left else measure(model, world, max(seconds, left / 3))
+
+
 def measure(shape: GPT2Config, world: World, seconds: float) -> float:
     """Tokens per second of real training steps on random tokens, the median of a few."""
     with torch.random.fork_rng():
@@ -132,14 +260,14 @@ def measure(shape: GPT2Config, world: World, seconds: float) -> float:
         model = GPT2(shape).to(world.device)
         rows = micro_batch(shape, world)
         ids = torch.randint(shape.vocab_size, (rows, shape.n_ctx + 1), device=world.device)
-    optimizer = adamw(model, TrainingConfig())
+    optimizer = make_optimizer(model, TrainingConfig())
     times: list[float] = []
     ends = time.perf_counter() + seconds
     while len(times) < 2 or (time.perf_counter() < ends and len(times) < 20):
         started = time.perf_counter()
         model.loss(ids[:, :-1], ids[:, 1:]).backward()
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         if world.device != "cpu":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
@@ -147,11 +275,34 @@ def measure(shape: GPT2Config, world: World, seconds: float) -> float:
     return rows * shape.n_ctx / steady[len(steady) // 2]
 
 
-def _ladder(vocab_size: int) -> dict[str, GPT2Config]:
-    """Every size that fits in half of memory, smallest first, with this vocabulary."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    shapes = {name: replace(shape, vocab_size=vocab_size) for name, shape in SIZES.items()}
+def _ladder(
+    vocab_size: int, corpus_tokens: int, size: str, settings: tuple[str, ...]
+) -> dict[str, GPT2Config]:
+    """The sizes to choose among, smallest first, with this vocabulary and these settings.
+
+    Those that have no context of text or take more than half of memory are left out; when it is
+    all of them, the error says which it was.
+    """
+    shapes: dict[str, GPT2Config] = {}
+    for name in [size] if size else SIZES:
+        named = Named(model=replace(SIZES[name], vocab_size=vocab_size))
+        shapes[name] = with_settings(named, settings).model
     distinct = {shape: name for name, shape in reversed(shapes.items())}  # first name of each
     ordered = sorted(distinct, key=lambda shape: shape.parameters())
-    fitting = [s for s in ordered if s.parameters() * BYTES_PER_PARAMETER < memory / 2]
-    return {distinct[shape]: shape for shape in fitting or ordered[:1]}
+    read = [shape for shape in ordered if shape.n_ctx < corpus_tokens]
+    if not read:
+        raise DataError(
+            f"the training split has {corpus_tokens:,} tokens; one context takes "
+            f"{min(shape.n_ctx for shape in ordered) + 1:,}",
+            remedy="give more text or set a smaller model.n_ctx",
+        )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fitting = [shape for shape in read if shape.parameters() * BYTES_PER_PARAMETER < memory / 2]
+    if not fitting:
+        raise ResourceError(
+            f"training {distinct[read[0]]} takes about "
+            f"{read[0].parameters() * BYTES_PER_PARAMETER / 1e9:.1f} GB, more than half of "
+            f"this machine's {memory / 1e9:.1f} GB",
+            remedy="choose a smaller --size",
+        )
+    return {distinct[shape]: shape for shape in fitting}
