@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gptwo.training.mixture import shares
+
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd")
 
@@ -17,6 +19,7 @@ class TrainingConfig:
     steps: int = 1000
     batch_tokens: int = 8_192
     micro_batch: int = 8
+    mix: str = ""  # share of each token folder, such as 0.7,0.3; "": all are one corpus
     optimizer: str = "adamw"  # "muon": that for the matrices of the blocks, AdamW for the rest
     lr: float = 2e-3  # of AdamW at the end of the warm-up
     muon_lr: float = 0.02  # of Muon, likewise
@@ -40,6 +43,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_tokens", "micro_batch", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, "at least 1")
+        if self.mix:
+            shares(self.mix)
         for name in ("warmup_steps", "validation_interval", "checkpoint_interval"):
             _require(getattr(self, name) >= 0, name, "0 or more")
         _require(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))

@@ -8,6 +8,7 @@ last checkpoint to the same bits as one that was left alone.
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from gptwo.errors import DivergedError, Interrupted
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.progress import SILENT, Bar, Reporter
-from gptwo.tokens.shards import open_shards
+from gptwo.tokens.shards import open_mix
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.training import checkpoint
 from gptwo.training.batches import batches
@@ -45,7 +46,7 @@ def train(
     config: TrainingConfig,
     model: GPT2Config,
     *,
-    tokens: Path,
+    tokens: Path | Sequence[Path],
     tokenizer: Path,
     out: Path,
     world: World | None = None,
@@ -55,6 +56,7 @@ def train(
 ) -> Path:
     """Train to `config.steps`, going on from the last checkpoint under `out` if there is one.
 
+    Several folders of `tokens` are read in the shares of `config.mix`, or as one without it.
     Returns the final checkpoint's folder, at once when the run is finished. The model's vocabulary
     is the tokenizer's. `accept_changes` names settings that may differ from those the run was begun
     with, such as "training.steps". With `seconds` the steps become as many as fit into that time.
@@ -68,7 +70,8 @@ def train(
         refuse_foreign(out)
         vocabulary = Tokenizer.load(tokenizer)
         model = replace(model, vocab_size=vocabulary.vocab_size)
-        data = read_manifest(tokens).fingerprint
+        folders = (tokens,) if isinstance(tokens, Path) else tuple(tokens)
+        data = "+".join(read_manifest(folder).fingerprint for folder in folders)
         plan = make_plan(config, model, data, vocabulary.fingerprint, world)
         checkpoints = out / "checkpoints"
         checkpoint.remove_unfinished(checkpoints)
@@ -80,10 +83,15 @@ def train(
                 return last
 
         # Open everything before the first step: what cannot work fails now.
-        shards, held_out = open_shards(tokens, "train"), open_shards(tokens, "valid")
+        shards, held_out = open_mix(folders, "train"), open_mix(folders, "valid")
         check_tokenizer(shards, vocabulary)
         reads = batches(
-            shards, n_ctx=model.n_ctx, batch_tokens=config.batch_tokens, seed=config.seed
+            shards,
+            n_ctx=model.n_ctx,
+            batch_tokens=config.batch_tokens,
+            seed=config.seed,
+            mix=config.mix,
+            world=world,
         )
         keep_freed_memory()
         if last:

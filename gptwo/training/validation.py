@@ -17,7 +17,10 @@ def validate(run: Run, state: State, bar: Bar) -> State:
     Not a place to stop: a checkpoint then always holds all that belongs to its step.
     """
     starts, width = held_out_windows(
-        run.held_out, n_ctx=run.batches.n_ctx, most_tokens=run.config.validation_tokens
+        run.held_out,
+        n_ctx=run.batches.n_ctx,
+        most_tokens=run.config.validation_tokens,
+        mix=run.config.mix,
     )
     run.model.eval()
     total = 0.0

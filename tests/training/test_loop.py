@@ -87,7 +87,7 @@ def test_a_finished_run_returns_at_once(
 ) -> None:
     final = train_small(tmp_path, inputs)
     before = content(tmp_path)
-    monkeypatch.setattr(loop, "open_shards", None)  # it must not even look at the tokens
+    monkeypatch.setattr(loop, "open_mix", None)  # it must not even look at the tokens
     assert train_small(tmp_path, inputs) == final
     assert content(tmp_path) == before
 
