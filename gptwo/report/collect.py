@@ -4,8 +4,6 @@ Every part is read for itself. One that is not there yet, or is damaged, becomes
 and takes nothing away from the others.
 """
 
-import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from gptwo.artifacts import Manifest, damage, read_json, read_manifest
-from gptwo.errors import DataError, GptwoError
+from gptwo.errors import DataError
 from gptwo.report.pieces import packed_sample
+from gptwo.report.reading import DAMAGE, NotThere, is_number, json_lines, or_note, told
 from gptwo.report.tables import examples
+from gptwo.report.training import read_training
 from gptwo.report.truth import judge
 from gptwo.report.words import TASKS
 
-DAMAGE = (
-    *(GptwoError, OSError, pa.ArrowException),
-    *(ValueError, LookupError, TypeError, AttributeError),  # JSON of another shape than ours
-)
 SPLITS = ("train", "valid", "test")
 TOP_DOMAINS = 10
 SAMPLES = 12
@@ -95,7 +90,7 @@ def _run_json(run: Path, notes: list[str]) -> dict[str, Any]:
         try:
             state = read_json(run / "run.json")
         except DAMAGE as error:
-            notes.append(f"Damaged: {_told(error)}".replace(f"{run}/", ""))
+            notes.append(f"Damaged: {told(error)}".replace(f"{run}/", ""))
     state = state if isinstance(state, dict) else {}
     for name in ("stages", "recipe", "machine"):
         if not isinstance(state.get(name), dict):
@@ -125,10 +120,10 @@ def _read_part(run: Path, name: str, read: Callable[[Path, list[str]], Any]) -> 
     part = Part(name)
     try:
         part.facts = read(run, part.notes)
-    except _NotThere:
+    except NotThere:
         part.notes.append("Not there yet: this stage has not run.")
     except DAMAGE as error:
-        part.notes.append(f"Damaged: {_told(error)}")
+        part.notes.append(f"Damaged: {told(error)}")
     return part
 
 
@@ -136,30 +131,12 @@ def _add_state(part: Part, entries: list[dict[str, Any]]) -> None:
     """What run.json knows of the stages behind a part."""
     states = [str(entry["state"]) for entry in entries if "state" in entry]
     part.state = next((state for state in states if state != "done"), "done" if states else "")
-    seconds = [entry["seconds"] for entry in entries if _is_number(entry.get("seconds"))]
+    seconds = [entry["seconds"] for entry in entries if is_number(entry.get("seconds"))]
     part.seconds = sum(seconds) if seconds else None
     if part.state == "failed":
         part.notes.append("The last attempt at this stage failed; what is shown is what there is.")
     if part.state == "running":
         part.notes.append("This stage was under way or interrupted when the report was written.")
-
-
-class _NotThere(Exception):  # noqa: N818 - nothing is wrong
-    """A part that has not been made."""
-
-
-def _told(error: BaseException) -> str:
-    if isinstance(error, GptwoError):
-        return f"{error.message} ({error.remedy})" if error.remedy else error.message
-    return f"{type(error).__name__}: {error}"[:300]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _number_or_nan(value: Any) -> float:
-    return float(value) if _is_number(value) else math.nan
 
 
 def _finished(run: Path, name: str, notes: list[str], *counts: str) -> Manifest:
@@ -168,7 +145,7 @@ def _finished(run: Path, name: str, notes: list[str], *counts: str) -> Manifest:
     Files that are gone or of another size become notes.
     """
     if not (run / name).exists():
-        raise _NotThere
+        raise NotThere
     manifest = read_manifest(run / name)
     for count in counts:
         if count not in manifest.counts:
@@ -177,20 +154,11 @@ def _finished(run: Path, name: str, notes: list[str], *counts: str) -> Manifest:
     return manifest
 
 
-def _or_note(notes: list[str], read: Callable[[], Any], otherwise: Any) -> Any:
-    """Details that may be damaged while the rest of the part is whole."""
-    try:
-        return read()
-    except DAMAGE as error:
-        notes.append(f"Damaged: {_told(error)}")
-        return otherwise
-
-
 def _read_links(run: Path, notes: list[str]) -> dict[str, Any]:
     """Counts, and links that were dropped by reason."""
     counts = _finished(run, "links", notes, "read", "kept", "dropped").counts
     file = run / "links/dropped.parquet"
-    found = _or_note(notes, lambda: examples([file], ["reason"], ["url", "score"]), {})
+    found = or_note(notes, lambda: examples([file], ["reason"], ["url", "score"]), {})
     return {"counts": counts, "examples": {reason: rows for (reason,), rows in found.items()}}
 
 
@@ -199,7 +167,7 @@ def _read_pages(run: Path, notes: list[str]) -> dict[str, Any]:
     counts = _finished(run, "pages", notes, "links", "outcomes", "bytes").counts
     file = run / "pages/fetched.parquet"
     shown = ["url", "final_url", "status", "detail"]
-    found = _or_note(notes, lambda: examples([file], ["outcome"], shown), {})
+    found = or_note(notes, lambda: examples([file], ["outcome"], shown), {})
     return {"counts": counts, "examples": {outcome: rows for (outcome,), rows in found.items()}}
 
 
@@ -207,7 +175,7 @@ def _read_corpus(run: Path, notes: list[str]) -> dict[str, Any]:
     """Counts per stage, and what the datasheet tells of the kept and the dropped documents."""
     manifest = _finished(run, "corpus", notes, "stages", "documents", "characters")
     counts, names = manifest.counts, ("stage", "in", "out", "dropped")
-    sheet = _or_note(notes, lambda: _datasheet(run / "corpus/datasheet.json"), _NO_DATASHEET)
+    sheet = or_note(notes, lambda: _datasheet(run / "corpus/datasheet.json"), _NO_DATASHEET)
     counts |= {"stages": [{n: stage[n] for n in names} for stage in counts["stages"]]}
     return {"counts": counts, "overlap": manifest.details.get("overlap", []), **sheet}
 
@@ -244,7 +212,7 @@ def _datasheet(path: Path) -> dict[str, Any]:
 def _read_truth(run: Path, notes: list[str]) -> dict[str, Any]:
     """How the pipeline did against the demo web's truth."""
     if not (run / "demoweb").exists():
-        raise _NotThere
+        raise NotThere
     return judge(run)
 
 
@@ -254,10 +222,10 @@ def _read_tokens(run: Path, notes: list[str]) -> dict[str, Any]:
     vocabulary = {"details": tokenizer.details, "counts": tokenizer.counts, "sample": []}
     try:
         packed = _finished(run, "tokens", notes)
-    except _NotThere:
+    except NotThere:
         notes.append("The corpus is not packed into tokens yet.")
         return vocabulary | {"splits": {}}
-    sample = _or_note(notes, lambda: packed_sample(run, packed.details), [])
+    sample = or_note(notes, lambda: packed_sample(run, packed.details), [])
     splits = {
         split: {name: packed.counts[split][name] for name in ("documents", "tokens", "bytes")}
         for split in SPLITS
@@ -266,66 +234,15 @@ def _read_tokens(run: Path, notes: list[str]) -> dict[str, Any]:
     return vocabulary | {"splits": splits, "sample": sample, "dtype": packed.details.get("dtype")}
 
 
-def _read_training(run: Path, notes: list[str]) -> dict[str, Any]:
-    """The plan, and each measure as columns of numbers by step."""
-    if not (run / "metrics.jsonl").exists():
-        raise _NotThere
-    metrics = _lines(run / "metrics.jsonl", notes)
-    timings = _lines(run / "timings.jsonl", notes)
-    plan = _or_note(notes, lambda: read_json(run / "training.json"), {})
-    if not any("loss" in line for line in metrics):
-        notes.append("No step has been logged yet.")
-    notes += [f"Diverged: {json.dumps(line)[:300]}" for line in metrics if "diverged" in line]
-    return {
-        "plan": plan,
-        "train": columns(metrics, "loss", "lr", "grad_norm"),
-        "valid": columns(metrics, "valid_loss"),
-        "timings": columns(timings, "tokens_per_second", "mfu", "memory_mb"),
-    }
-
-
-def columns(lines: list[dict[str, Any]], *names: str) -> dict[str, np.ndarray]:
-    """Arrays of "step", "tokens" and the names, of the lines that carry a step and the first name.
-
-    Other names that are missing or not a finite number are NaN; "tokens" is 0 then.
-    """
-    chosen = [line for line in lines if _is_number(line.get("step"))]
-    chosen = [line for line in chosen if _is_number(line.get(names[0]))]
-    found = {
-        name: np.array([_number_or_nan(line.get(name)) for line in chosen], float)
-        for name in ("step", "tokens", *names)
-    }
-    return found | {"tokens": np.nan_to_num(found["tokens"])}
-
-
-def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """JSON lines; those that cannot be read are counted in a note. None where there is no file."""
-    if not path.exists():
-        return []
-    found, bad = [], 0
-    with path.open("rb") as handle:
-        for line in handle:
-            try:
-                value = json.loads(line)
-                found += [value] if isinstance(value, dict) else []
-                bad += not isinstance(value, dict)
-            except ValueError:
-                bad += 1
-    if bad:
-        verb = "line is" if bad == 1 else "lines are"
-        notes.append(f"Damaged: {bad:,} {verb} not JSON in {path} and left out.")
-    return found
-
-
 def _read_scores(run: Path, notes: list[str]) -> dict[str, Any]:
     """The results of the tasks: those of the paper first, others by name at the end."""
     if not (run / "scores").is_dir():
-        raise _NotThere
+        raise NotThere
     results = []
     for path in sorted((run / "scores").glob("*.json")):
         if path.name == "manifest.json":
             continue
-        result = _or_note(notes, lambda path=path: _result(path), None)
+        result = or_note(notes, lambda path=path: _result(path), None)
         results += [result] if result else []
     order = list(TASKS)
     results.sort(key=lambda r: order.index(r["task"]) if r["task"] in TASKS else len(order))
@@ -345,7 +262,7 @@ def _result(path: Path) -> dict[str, Any]:
     kept["intervals"] = {
         name: interval
         for name, interval in (value.get("intervals") or {}).items()
-        if _is_number(interval["low"]) and _is_number(interval["high"])
+        if is_number(interval["low"]) and is_number(interval["high"])
     }
     for name in ("baselines", "paper"):
         kept[name] = {label: _numbers(row) for label, row in (value.get(name) or {}).items()}
@@ -353,15 +270,15 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if _is_number(value)}
+    return {name: value for name, value in values.items() if is_number(value)}
 
 
 def _read_samples(run: Path, notes: list[str]) -> dict[str, Any]:
     """Prompts and continuations by prompt; long ones and runs of empty lines are shortened."""
     if not (run / "samples").exists():
-        raise _NotThere
+        raise NotThere
     manifest = _finished(run, "samples", notes)
-    lines = _lines(run / "samples/samples.jsonl", notes)
+    lines = json_lines(run / "samples/samples.jsonl", notes)
     groups: dict[str, list[dict[str, Any]]] = {}
     for line in lines[:SAMPLES]:
         text = str(line.get("text", ""))
@@ -380,7 +297,7 @@ READERS: dict[str, Callable[[Path, list[str]], Any]] = {
     "corpus": _read_corpus,
     "truth": _read_truth,
     "tokens": _read_tokens,
-    "training": _read_training,
+    "training": read_training,
     "scores": _read_scores,
     "samples": _read_samples,
 }

@@ -11,8 +11,9 @@ from lxml import etree
 from made_run import MARKUP
 
 from gptwo.report import charts, words
-from gptwo.report.collect import collect, columns
+from gptwo.report.collect import collect
 from gptwo.report.pieces import packed_sample, printable_bytes
+from gptwo.report.reading import columns
 from gptwo.report.summary import flat, joined, validation_rows
 from gptwo.report.tables import examples, excerpt
 
