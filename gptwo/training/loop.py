@@ -102,6 +102,7 @@ def train(
             optimizer = make_optimizer(module, config)
         write_json(out / PLAN, plan)
         pace.resume(out / TIMINGS, state.step)
+        config = replace(config, steps=pace.steps(state.step - 1))  # as decided until here
         logged = state.step if last else -1  # lines beyond are of steps that will be made again
         run = Run(
             config=config,

@@ -119,8 +119,9 @@ def test_the_time_of_earlier_sittings_counts(tmp_path: Path) -> None:
     assert pace.steps() == pytest.approx(594, abs=2)  # 300 of 600 seconds are gone
 
 
+@pytest.mark.parametrize("kept", [1, 4])  # checkpoints: before the decisions, beyond the plan
 def test_a_killed_run_follows_the_decisions_that_were_taken(
-    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """To the same bits, though the machine that goes on has another clock."""
     ticks = iter(range(1_000))  # each look at the clock is a second later: a step is one
@@ -134,7 +135,7 @@ def test_a_killed_run_follows_the_decisions_that_were_taken(
     assert rates[-1] < 0.2 * max(rates)  # the schedule ends where the run does
 
     undisturbed = content(tmp_path / "a")
-    for folder in sorted((tmp_path / "a" / "checkpoints").iterdir())[1:]:
+    for folder in sorted((tmp_path / "a" / "checkpoints").iterdir())[kept:]:
         shutil.rmtree(folder)
     monkeypatch.setattr(loop, "Pace", partial(Pace, clock=lambda: 0.0))
     assert train_small(tmp_path / "a", inputs, config, seconds=25.0) == last
