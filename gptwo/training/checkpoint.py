@@ -1,21 +1,27 @@
 """Checkpoints: everything training needs to go on, in a folder that is whole or not there.
 
-A checkpoint is written under a hidden name, synced, sealed with a manifest of hashes and renamed:
-whenever the process dies, the newest `step-*` folder is complete. It is also an HF GPT-2 folder.
+A checkpoint is written under a hidden name, hashed on its way to the disk, synced, sealed with a
+manifest of the hashes and renamed: whenever the process dies, the newest `step-*` folder is
+complete. It is also an HF GPT-2 folder. `writer` does this beside the training.
 """
 
+import errno
+import hashlib
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from gptwo.artifacts import (
     MANIFEST,
+    PIECE,
     Manifest,
     content_files,
     damage,
@@ -29,30 +35,46 @@ from gptwo.artifacts import (
     write_json,
     write_manifest,
 )
-from gptwo.errors import ModelError, ResourceError
+from gptwo.config import from_dict
+from gptwo.errors import ModelError, ResourceError, UsageError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
-from gptwo.model.weights import load_model, save_checkpoint_model
+from gptwo.model.tensor_file import TensorFile, tensor_file
+from gptwo.model.weights import CONFIG, WEIGHTS, hf_config, load_model, weights_file
+from gptwo.progress import Reporter
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import Optimizer, make_optimizer, restore, state_tensors
+from gptwo.training.guard import Guard
+from gptwo.training.optim import Optimizer, make_optimizer, restore
 
 KIND = "checkpoint"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 SHAPE = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd", "activation", "tied_head")
 HIDDEN = ".step-"  # being written or being deleted
+REPLACED = ".replaced"  # ends the hidden name of a checkpoint that another takes the place of
+BEST = "best"  # a link beside the checkpoints
 MAKE_ROOM = "make room and run the same command again; earlier checkpoints are intact"
 SPACE_WAITS_SECONDS = (1.0, 4.0)  # a full disk may be someone's temporary file
+SMALL_FILES_BYTES = 1_000_000  # config.json, state.json, manifest.json, and what blocks round up
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what waiting may cure
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
     """Where a run is: what state.json holds."""
 
-    step: int = 0  # updates made
+    step: int = 0  # batches seen
     tokens: int = 0  # predicted so far
     valid_loss: float | None = None  # the last one measured
+    valid_step: int = -1  # of which weights: a run may be stopped before it has measured these
     best_valid_loss: float | None = None
+    best_step: int | None = None  # whose weights had it
+    guard: Guard = field(default_factory=Guard)
     finished: bool = False
+
+    @property
+    def updates(self) -> int:
+        """How often the weights have moved to get where they are."""
+        return self.step - self.guard.skipped
 
 
 def committed(folder: Path) -> list[Path]:
@@ -65,92 +87,149 @@ def newest(folder: Path) -> Path | None:
     return next(reversed(committed(folder)), None)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed process was writing or deleting."""
-    for path in folder.glob(f"{HIDDEN}*"):
-        shutil.rmtree(path)
+def best(folder: Path) -> Path | None:
+    """The checkpoint whose weights had the lowest validation loss, if one is kept.
+
+    None before the first validation, and where the untrained weights have never been beaten.
+    """
+    last = newest(folder)
+    step = read_state(last, hashes=False).best_step if last else None
+    return _at(folder, step)
+
+
+def _at(folder: Path, step: int | None) -> Path | None:
+    path = folder / _name(step or 0)
+    return path if (path / MANIFEST).exists() else None
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def tensor_files(
+    weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]
+) -> dict[str, TensorFile]:
+    """The two large files of a checkpoint: a model's `state_dict` and an optimiser's tensors.
+
+    Whole tensors: where they are spread over processes, gather them first. What is on the disk
+    then does not depend on how many processes there were.
+    """
+    return {WEIGHTS: weights_file(weights), OPTIMIZER: tensor_file(optimizer, None)}
 
 
 def save(
     folder: Path,
     state: State,
-    model: GPT2,
-    optimizer: Optimizer,
+    files: Mapping[str, TensorFile],
     *,
     tokenizer: Path,
     plan: dict[str, Any],
+    logs: Collection[Path] = (),
 ) -> Path:
-    """Commit `folder`/step-XXXXXXXX, unless it is there. Raises `ResourceError` on a full disk."""
-    final = folder / f"step-{state.step:08d}"
-    if (final / MANIFEST).exists():
+    """Commit `folder`/step-XXXXXXXX, unless it is there. Raises `ResourceError` on a full disk.
+
+    One of another state, of a run stopped before the held-out loss was measured, is replaced.
+    `logs` are on the disk, as far as they were written when this was called, before it counts.
+    """
+    final = folder / _name(state.step)
+    if (final / MANIFEST).exists() and read_state(final, hashes=False) == state:
         return final
-    folder.mkdir(parents=True, exist_ok=True)
-    _await_space(folder, 3 * sum(p.numel() * p.element_size() for p in model.parameters()))
-    draft = folder / f"{HIDDEN}{state.step:08d}"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(file.size for file in files.values()) + SMALL_FILES_BYTES
+    needed += sum((tokenizer / name).stat().st_size for name in content_files(tokenizer))
+    for wait in (*SPACE_WAITS_SECONDS, None):
+        try:
+            _check_space(folder, needed)
+            return _write(final, state, files, tokenizer, plan, logs)
+        except ResourceError as error:
+            if wait is None or getattr(error.__cause__, "errno", errno.ENOSPC) not in FULL:
+                raise
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ResourceError(
+            f"a checkpoint takes {needed / 1e6:,.0f} MB and {folder} has {free / 1e6:,.0f} MB",
+            remedy=MAKE_ROOM,
+        )
+
+
+def _write(
+    final: Path,
+    state: State,
+    files: Mapping[str, TensorFile],
+    tokenizer: Path,
+    plan: dict[str, Any],
+    logs: Collection[Path],
+) -> Path:
+    """One attempt. Nothing is left of one that fails, but by a kill."""
+    draft = final.with_name("." + final.name)
     try:
         with disk_errors(draft):
             draft.mkdir()
-            _write_files(draft, state, model, optimizer, tokenizer)
-            _seal(draft, state, model, plan)
+            written = {
+                name: _write_hashed(draft / name, [memoryview((tokenizer / name).read_bytes())])
+                for name in content_files(tokenizer)
+            }
+            for name, file in files.items():
+                written[name] = _write_hashed(draft / name, file.pieces())
+            write_json(draft / CONFIG, hf_config(GPT2Config(**plan["model"])))
+            write_json(draft / STATE, asdict(state))
+            written |= describe_files(draft, [CONFIG, STATE])
+            for log in logs:
+                _sync(log)
+            write_manifest(draft, _manifest(state, written, files[WEIGHTS], plan))
+            if final.exists():
+                final.rename(final.with_name("." + final.name + REPLACED))
             draft.rename(final)
-            sync_folder(folder)
+            sync_folder(final.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return final
 
 
-def _await_space(folder: Path, needed: int) -> None:
-    """Wait a little for `needed` bytes and a margin to be free."""
-    needed += needed // 20 + 8_000_000  # tokenizer files, headers, blocks
-    for wait in (*SPACE_WAITS_SECONDS, None):
-        free = shutil.disk_usage(folder).free
-        if free >= needed:
-            return
-        if wait is None:
-            raise ResourceError(
-                f"a checkpoint takes {needed / 1e6:,.0f} MB and {folder} has {free / 1e6:,.0f} MB",
-                remedy=MAKE_ROOM,
-            )
-        time.sleep(wait)
+def _write_hashed(path: Path, pieces: Iterable[memoryview]) -> dict[str, Any]:
+    """Write a file and sync it; its entry for the manifest, without reading it again."""
+    found, size = hashlib.sha256(), 0
+    with path.open("wb", buffering=0) as handle:
+        for piece in pieces:
+            for start in range(0, len(piece), PIECE):
+                part = piece[start : start + PIECE]  # hashed and written while it is in the cache
+                found.update(part)
+                size += len(part)
+                while part:  # a disk that fills up takes the first half of it
+                    part = part[handle.write(part) :]
+        os.fsync(handle.fileno())
+    return {"bytes": size, "sha256": found.hexdigest()}
 
 
-def _write_files(
-    draft: Path, state: State, model: GPT2, optimizer: Optimizer, tokenizer: Path
-) -> None:
-    for name in content_files(tokenizer):
-        shutil.copyfile(tokenizer / name, draft / name)
-    try:
-        save_checkpoint_model(model, draft)
-        save_file(state_tensors(model, optimizer), draft / OPTIMIZER)
-    except SafetensorError as error:  # it keeps the system's words, not its error number
-        raise ResourceError(
-            f"cannot write {draft}: {error}",
-            remedy=MAKE_ROOM,
-        ) from error
-    write_json(draft / STATE, asdict(state))
+def _sync(path: Path) -> None:
+    with disk_errors(path), path.open("rb") as handle:
+        os.fsync(handle.fileno())
 
 
-def _seal(draft: Path, state: State, model: GPT2, plan: dict[str, Any]) -> None:
-    """Sync every file, then write the manifest that makes the folder count."""
-    files = describe_files(draft, content_files(draft))
-    for name in files:
-        with (draft / name).open("rb") as handle:
-            os.fsync(handle.fileno())
-    manifest = Manifest(
+def _manifest(
+    state: State, written: Mapping[str, dict], weights: TensorFile, plan: dict[str, Any]
+) -> Manifest:
+    entries = dict(sorted(written.items()))
+    return Manifest(
         kind=KIND,
         config={"training": plan["training"], "model": plan["model"]},
         inputs=plan["inputs"],
-        files=files,
+        files=entries,
         counts={
             "step": state.step,
             "tokens": state.tokens,
-            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "parameters": sum(tensor.numel() for tensor in weights.tensors),
         },
         details={"tokenizer_fingerprint": plan["inputs"]["tokenizer"]},
-        fingerprint=digest({name: entry["sha256"] for name, entry in files.items()}),
+        fingerprint=digest({name: entry["sha256"] for name, entry in entries.items()}),
     )
-    write_manifest(draft, manifest)
 
 
 def read_state(checkpoint: Path, *, hashes: bool = True) -> State:
@@ -164,9 +243,38 @@ def read_state(checkpoint: Path, *, hashes: bool = True) -> State:
     if problems:
         raise ModelError(
             problems[0],
-            remedy=f"restore it from a copy, or delete {checkpoint} to go on from the one before",
+            remedy=f"restore it from a copy, or go on from the one before with --drop-damaged, "
+            f"which deletes {checkpoint}",
         )
-    return State(**read_json(checkpoint / STATE, error=ModelError))
+    try:
+        return from_dict(State, read_json(checkpoint / STATE, error=ModelError))
+    except UsageError as error:
+        raise ModelError(
+            f"{checkpoint / STATE}: {error.message}",
+            remedy="go on with the version of gptwo that wrote it",
+        ) from None
+
+
+def drop_damaged(folder: Path, reporter: Reporter) -> Path:
+    """Delete the checkpoints that are newer than the newest undamaged one, and return that one.
+
+    Where none is undamaged nothing is deleted, and a `ModelError` names the newest one's damage.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(committed(folder)):
+        try:
+            read_state(path)
+        except ModelError as error:
+            damaged.append((path, error.message))
+            continue
+        for doomed, why in damaged:
+            reporter.say(f"train: deleting a damaged checkpoint: {why}")
+            _delete(doomed)
+        return path
+    raise ModelError(
+        f"{damaged[0][1]}; none of the {len(damaged)} checkpoints is undamaged",
+        remedy="restore one from a copy, or choose another --out",
+    )
 
 
 def load(
@@ -187,8 +295,8 @@ def load(
     model = GPT2(shape).to(device)
     model.load_state_dict(saved.state_dict())
     optimizer = make_optimizer(model, config)
-    if state.step:
-        restore(model, optimizer, load_file(checkpoint / OPTIMIZER), state.step)
+    if state.updates:
+        restore(model, optimizer, load_file(checkpoint / OPTIMIZER), state.updates)
     return model, optimizer, state
 
 
@@ -196,23 +304,64 @@ def _shape(model: GPT2Config) -> dict[str, Any]:
     return {name: getattr(model, name) for name in SHAPE}
 
 
-def prune(folder: Path, config: TrainingConfig) -> None:
-    """Delete all checkpoints but the newest and the last `keep_checkpoints` that were due.
+def settle(folder: Path, config: TrainingConfig) -> None:
+    """Leave what a run leaves behind that nobody stopped or killed.
 
-    One made because the run was stopped goes as soon as there is a newer one, so that a run leaves
-    the same folders behind whether it was stopped or not.
+    A link to the best checkpoint, and no more of them than are kept: the newest, the last
+    `keep_checkpoints` that were due, and the best. One made because the run was stopped goes as
+    soon as there is a newer one.
     """
+    remove_unfinished(folder)
     found = committed(folder)
+    if not found:
+        return
+    state = read_state(found[-1], hashes=False)
+    chosen = _at(folder, state.best_step)
+    _link(folder / BEST, chosen)
     due = [
         path
         for path in found
-        if is_due(int(path.name.removeprefix("step-")), config.checkpoint_interval, config.steps)
+        if is_due(
+            int(path.name.removeprefix("step-")),
+            config.checkpoint_interval,
+            state.step if state.finished else -1,
+        )
     ]
-    for path in found[:-1]:
-        if path not in due[-config.keep_checkpoints :]:
-            doomed = path.with_name("." + path.name)
-            path.rename(doomed)  # at once: a half-deleted checkpoint must not look like one
-            shutil.rmtree(doomed)
+    kept = {found[-1], chosen, *due[-config.keep_checkpoints :]}
+    for path in found:
+        if path not in kept:
+            _delete(path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process was writing or deleting."""
+    for path in folder.glob(f"{HIDDEN}*{REPLACED}"):
+        whole = path.with_name(path.name.removeprefix(".").removesuffix(REPLACED))
+        if not whole.exists():  # killed between the two renames
+            path.rename(whole)
+    for path in folder.glob(f"{HIDDEN}*"):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+
+
+def _delete(path: Path) -> None:
+    doomed = path.with_name("." + path.name)
+    path.rename(doomed)  # at once: a half-deleted checkpoint must not look like one
+    shutil.rmtree(doomed)
+
+
+def _link(path: Path, target: Path | None) -> None:
+    """Make `path` a link to `target`, for people; some file systems have none."""
+    with suppress(OSError):
+        if target is None:
+            path.unlink(missing_ok=True)
+        elif not path.is_symlink() or str(path.readlink()) != target.name:
+            draft = path.with_name(f"{HIDDEN}{path.name}")
+            draft.unlink(missing_ok=True)
+            draft.symlink_to(target.name, target_is_directory=True)
+            draft.replace(path)
 
 
 def is_due(step: int, interval: int, last_step: int) -> bool:

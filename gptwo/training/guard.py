@@ -37,7 +37,7 @@ class Guard:
     loss: Level = field(default_factory=Level)
     grad_norm: Level = field(default_factory=Level)
     bad_in_a_row: int = 0  # steps just now that were not applied
-    skipped: int = 0  # steps of the whole run that were not applied
+    skipped: int = 0  # steps of the whole run that are not in the weights
     rolled_back_to: int = -1  # the checkpoint the run last went back to
 
 

@@ -1,23 +1,25 @@
 """Training: the loop that turns token shards into a model (paper section 2.3).
 
-Set the rate, gather gradients over micro-batches, clip, step, log; every so often measure the
-held-out loss and commit a checkpoint. Everything a step does is a function of the settings, the
-tokens and the step's number, so a run that was stopped, however it was stopped, goes on from its
-last checkpoint to the same bits as one that was left alone.
+Set the rate, gather gradients over micro-batches, clip, look whether all is well, step, log; every
+so often measure the held-out loss and commit a checkpoint. Everything a step does is a function of
+the settings, the tokens, the step's number and what a checkpoint holds, so a run that was stopped,
+however it was stopped, goes on from its last checkpoint to the same bits as one that was left
+alone.
 """
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gptwo.artifacts import lock, read_manifest, write_json
-from gptwo.errors import DivergedError, Interrupted
+from gptwo.errors import Interrupted
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.progress import SILENT, Bar, Reporter
@@ -27,19 +29,28 @@ from gptwo.training import checkpoint
 from gptwo.training.batches import batches
 from gptwo.training.checkpoint import State, is_due
 from gptwo.training.config import TrainingConfig
+from gptwo.training.guard import Verdict, judge
+from gptwo.training.memory import check_memory, within_memory
 from gptwo.training.metrics import Lines
-from gptwo.training.optim import clip_gradients, make_optimizer, set_rate
+from gptwo.training.optim import clip_gradients, make_optimizer, set_rate, state_tensors
 from gptwo.training.pace import PACE, Pace
 from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan, refuse_foreign
+from gptwo.training.rollback import roll_back
 from gptwo.training.run import Run
 from gptwo.training.schedule import learning_rate
 from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
 from gptwo.training.step import gather_gradients
 from gptwo.training.validation import validate
+from gptwo.training.writer import Writer
 from gptwo.world import World, here
 
 METRICS = "metrics.jsonl"  # the same bytes on every run
 TIMINGS = "timings.jsonl"  # never the same twice
+NAMED = 8  # windows of a batch that a message names; the metrics name all
+
+
+def nothing(model: GPT2, step: int) -> None:
+    """What is done after a held-out loss, unless told otherwise."""
 
 
 def train(
@@ -51,17 +62,23 @@ def train(
     out: Path,
     world: World | None = None,
     accept_changes: tuple[str, ...] = (),
+    drop_damaged: bool = False,
     seconds: float = 0.0,
     reporter: Reporter = SILENT,
+    at_validation: Callable[[GPT2, int], None] = nothing,
 ) -> Path:
     """Train to `config.steps`, going on from the last checkpoint under `out` if there is one.
 
     Several folders of `tokens` are read in the shares of `config.mix`, or as one without it.
     Returns the final checkpoint's folder, at once when the run is finished. The model's vocabulary
     is the tokenizer's. `accept_changes` names settings that may differ from those the run was begun
-    with, such as "training.steps". With `seconds` the steps become as many as fit into that time.
-    Raises `DivergedError` when a loss or gradient is not finite, and `Interrupted`, with a
-    checkpoint committed, when the reporter was asked to stop.
+    with, such as "training.steps". With `drop_damaged` a damaged last checkpoint is deleted and
+    the one before it serves. With `seconds` the steps become as many as fit into that time.
+    `at_validation` is called with the model and the step after each held-out loss.
+
+    Raises `DivergedError` when neither skipping bad batches nor going back to a good checkpoint
+    helps, `ResourceError` where memory or disk are too small, and `Interrupted`, with a checkpoint
+    committed, when the reporter was asked to stop.
     """
     world = world or here()
     torch.set_num_threads(world.threads)  # sums are cut among threads: part of the result
@@ -78,11 +95,17 @@ def train(
         last = checkpoint.newest(checkpoints)
         pace = Pace(out / PACE, config.steps, seconds)
         if last:
-            check_plan(plan, out / PLAN, accept_changes, reporter)
-            if checkpoint.read_state(last, hashes=False).step >= pace.steps():
+            plan = check_plan(plan, out / PLAN, last, accept_changes, reporter)
+            if drop_damaged:
+                last = checkpoint.drop_damaged(checkpoints, reporter)
+            checkpoint.settle(checkpoints, config)
+            known = checkpoint.read_state(last, hashes=False)
+            if known.finished and known.step >= pace.steps():
                 return last
 
         # Open everything before the first step: what cannot work fails now.
+        check_memory(config, model, world.device)
+        reporter.check()
         shards, held_out = open_mix(folders, "train"), open_mix(folders, "valid")
         check_tokenizer(shards, vocabulary)
         reads = batches(
@@ -93,6 +116,7 @@ def train(
             mix=config.mix,
             world=world,
         )
+        reporter.check()
         keep_freed_memory()
         if last:
             module, optimizer, state = checkpoint.load(last, model, config, world.device)
@@ -114,34 +138,45 @@ def train(
             plan=plan,
             pace=pace,
             checkpoints=checkpoints,
-            metrics=files.enter_context(closing(Lines(out / METRICS, logged))),
+            metrics=files.enter_context(closing(Lines(out / METRICS, logged, state.valid_step))),
             timings=files.enter_context(closing(Lines(out / TIMINGS, logged))),
+            writer=files.enter_context(
+                closing(
+                    Writer(
+                        checkpoints, config, tokenizer=tokenizer, plan=plan, logs=(out / METRICS,)
+                    )
+                )
+            ),
             device=world.device,
             reporter=reporter,
+            at_validation=at_validation,
         )
         return _run_to_the_end(run, state)
 
 
 def _run_to_the_end(run: Run, state: State) -> Path:
     """The loop. `state` is always that of the model's weights: it can be committed at any point."""
-    config, speed = run.config, matrix_rate(run.device)
+    speed = matrix_rate(run.device)
     run.reporter.say(_summary(run, state, speed))
-    with run.reporter.bar("train", config.steps - state.step, "steps") as bar:
+    with run.reporter.bar("train", run.config.steps - state.step, "steps") as bar:
         try:
-            if state.step == 0 and config.validation_interval:
-                state = validate(run, state, bar)
-            while state.step < run.config.steps:
+            while True:
+                # First what belongs to the weights as they are: a run that was stopped while it
+                # measured them begins here again.
+                if _validation_is_due(run.config, state):
+                    run, state = within_memory(run, partial(validate, state=state, bar=bar))
+                state = replace(state, finished=state.step >= run.config.steps)
+                if state.finished:
+                    return _commit(run, state)
+                if _checkpoint_is_due(run.config, state):
+                    run.writer.save(state, *_tensors(run))
+                run.writer.check()
                 run = _on_time(run, state, bar)
-                state = _update(run, state, bar, speed)
-                if _validation_is_due(run.config, state.step):
-                    state = validate(run, state, bar)
-                if is_due(state.step, config.checkpoint_interval, run.config.steps):
-                    _commit(run, state)
+                run, state = _update(run, state, bar, speed)
         except Interrupted:
             if state.step:
                 _commit(run, state)
             raise
-    return _commit(run, state)
 
 
 def _on_time(run: Run, state: State, bar: Bar) -> Run:
@@ -153,22 +188,34 @@ def _on_time(run: Run, state: State, bar: Bar) -> Run:
     return run
 
 
-def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
-    """One step: the model moves along the gradient of one batch. Returns the state after it."""
+def _update(run: Run, state: State, bar: Bar, speed: float) -> tuple[Run, State]:
+    """One step: the model moves along the gradient of one batch. Returns the state after it.
+
+    The run is another one afterwards if its micro-batch did not fit into memory.
+    """
     started = time.perf_counter()
     config, step = run.config, state.step
     rate = learning_rate(step, config)
     set_rate(run.optimizer, rate)
-    loss = gather_gradients(run, step)
+    run, loss = within_memory(run, partial(gather_gradients, step=step))
     norm = clip_gradients(run.model, config.clip)
-    state = replace(state, step=step + 1, tokens=state.tokens + config.batch_tokens)
-    line: dict[str, Any] = {"step": state.step, "tokens": state.tokens}
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        _stop_diverged(run, step, line, loss, norm)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
 
-    run.metrics.write(line | {"loss": loss, "lr": rate, "grad_norm": norm})
+    # Moving along the gradient of a bad batch would spoil the weights.
+    verdict = judge(loss, norm, state.guard, config)
+    if verdict.apply:
+        run.optimizer.step()
+    run.optimizer.zero_grad()
+    tokens = state.tokens + config.batch_tokens
+    state = replace(state, step=step + 1, tokens=tokens, guard=verdict.guard)
+    line: dict[str, Any] = {"step": state.step, "tokens": tokens}
+    applied = {"loss": loss, "lr": rate, "grad_norm": norm} if verdict.apply else {}
+    run.metrics.write(line | applied | _what_went_wrong(run, step, verdict))
+
+    # When one batch after the other is bad, it is the weights that are.
+    if state.guard.bad_in_a_row > config.skip_limit:
+        state = roll_back(run, state, verdict.why)
+        run.metrics.write(line | {"rolled_back_to": state.guard.rolled_back_to})
+
     seconds = time.perf_counter() - started
     pace = config.batch_tokens / seconds
     share = pace * flops_per_token(run.model.config) / speed
@@ -184,39 +231,45 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> State:
     bar.fields["loss"] = f"{loss:.3f}"
     bar.fields["tokens/s"] = f"{pace:,.0f}"
     bar.advance(mfu=f"{share:.0%}")
-    return state
+    return run, state
 
 
-def _stop_diverged(run: Run, step: int, line: dict[str, Any], loss: float, norm: float) -> None:
-    """Leave the weights as they are and name the batch that did it (`line` starts the record)."""
-    run.optimizer.zero_grad()
+def _what_went_wrong(run: Run, step: int, verdict: Verdict) -> dict[str, Any]:
+    """Why the batch is a bad one and which it is, told at once and for the metrics; or nothing."""
+    if not verdict.why:
+        return {}
     windows = run.batches.windows(step).tolist()
-    found = {"loss": str(loss), "grad_norm": str(norm), "windows": windows}
-    run.metrics.write(line | {"diverged": found})
-    run.metrics.sync()
-    shown = ", ".join(str(start) for start in windows[:8]) + (", ..." if windows[8:] else "")
-    raise DivergedError(
-        f"step {line['step']}: loss {loss}, gradient norm {norm}, not applied; "
-        f"the batch is the windows at tokens {shown} ({run.metrics.path} names all)",
-        remedy="the last checkpoint is intact; go on with a lower rate "
-        "(--set training.lr=... --accept-change training.lr) or look at that text",
+    named = ", ".join(str(start) for start in windows[:NAMED])
+    run.reporter.say(
+        f"train: step {step + 1}: {verdict.why}; {'applied' if verdict.apply else 'not applied'}; "
+        f"the batch is the windows at tokens {named}{', ...' if windows[NAMED:] else ''}"
     )
+    return {"spike" if verdict.apply else "skipped": {"why": verdict.why, "windows": windows}}
 
 
-def _validation_is_due(config: TrainingConfig, step: int) -> bool:
+def _validation_is_due(config: TrainingConfig, state: State) -> bool:
     every = config.validation_interval
-    return every > 0 and is_due(step, every, config.steps)
+    due = every > 0 and is_due(state.step, every, config.steps)
+    return due and state.valid_step != state.step
+
+
+def _checkpoint_is_due(config: TrainingConfig, state: State) -> bool:
+    """At its interval, and for the best held-out loss.
+
+    Between bad steps it is not: the weights are in doubt, and the one before may be needed.
+    """
+    regular = is_due(state.step, config.checkpoint_interval, config.steps)
+    wanted = state.step > 0 and (regular or state.best_step == state.step)
+    return wanted and not state.guard.bad_in_a_row
 
 
 def _commit(run: Run, state: State) -> Path:
     """Put a checkpoint on disk; the log reaches at least as far as it does."""
-    run.metrics.sync()
-    state = replace(state, finished=state.step == run.config.steps)
-    saved = checkpoint.save(
-        run.checkpoints, state, run.model, run.optimizer, tokenizer=run.tokenizer, plan=run.plan
-    )
-    checkpoint.prune(run.checkpoints, run.config)
-    return saved
+    return run.writer.commit(state, *_tensors(run))
+
+
+def _tensors(run: Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return run.model.state_dict(), state_tensors(run.model, run.optimizer)
 
 
 def _summary(run: Run, state: State, speed: float) -> str:

@@ -1,5 +1,6 @@
 """A model in training, what it reads, and where it writes down how it goes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
 from gptwo.training.optim import Optimizer
 from gptwo.training.pace import Pace
+from gptwo.training.writer import Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,5 +31,7 @@ class Run:
     checkpoints: Path
     metrics: Lines
     timings: Lines
+    writer: Writer
     device: str
     reporter: Reporter
+    at_validation: Callable[[GPT2, int], None]  # called with the model and the step

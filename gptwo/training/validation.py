@@ -14,7 +14,7 @@ from gptwo.training.run import Run
 def validate(run: Run, state: State, bar: Bar) -> State:
     """Measure the loss on the same windows of the validation split every time.
 
-    Not a place to stop: a checkpoint then always holds all that belongs to its step.
+    A stop leaves no trace of it: the run that goes on from there measures again.
     """
     starts, width = held_out_windows(
         run.held_out,
@@ -25,12 +25,17 @@ def validate(run: Run, state: State, bar: Bar) -> State:
     run.model.eval()
     total = 0.0
     for first in range(0, len(starts), run.config.micro_batch):
+        run.reporter.check()
         some = starts[first : first + run.config.micro_batch]
         x, y = (part.to(run.device) for part in read_windows(run.held_out, some, width))
         total += run.model.loss(x, y).item() * len(some)
-    run.model.train()
     loss = total / len(starts)
+    run.at_validation(run.model, state.step)
+    run.model.train()
     run.metrics.write({"step": state.step, "tokens": state.tokens, "valid_loss": loss})
     bar.fields["valid"] = f"{loss:.3f}"
-    best = loss if state.best_valid_loss is None else min(loss, state.best_valid_loss)
-    return replace(state, valid_loss=loss, best_valid_loss=best)
+    best, best_step = state.best_valid_loss, state.best_step
+    if best is None or loss < best:
+        best, best_step = loss, state.step
+    state = replace(state, valid_loss=loss, valid_step=state.step)
+    return replace(state, best_valid_loss=best, best_step=best_step)
