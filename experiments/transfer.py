@@ -23,16 +23,16 @@ from gptwo.world import World
 WIDTHS = (64, 128, 256)
 FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25)  # of both rates
 RECIPE = TrainingConfig(
-    steps=250,
+    steps=150,
     batch_tokens=1_024,
     micro_batch=16,
     lr=4e-3,
     muon_lr=0.02,
     schedule="wsd",
     lr_final_ratio=0.0,
-    warmup_steps=25,
-    validation_interval=250,
-    validation_tokens=65_536,
+    warmup_steps=15,
+    validation_interval=150,
+    validation_tokens=32_768,
     checkpoint_interval=0,
 )
 

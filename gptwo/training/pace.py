@@ -91,9 +91,9 @@ class Pace:
         each = (latest + overall) / 2
         self._last = now, step
         left = self.seconds * AIM - now
-        if abs((steps - step) * each - left) <= TOLERANCE * self.seconds:
-            return steps
         fitting = step + max(int(left / each), 1)
+        if fitting == steps or abs((steps - step) * each - left) <= TOLERANCE * self.seconds:
+            return steps
         self.decisions.append(Decision(step=step, steps=fitting, elapsed_seconds=round(now, 2)))
         decisions = [asdict(decision) for decision in self.decisions]
         write_json(self.path, {"seconds": self.seconds, "decisions": decisions})
