@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from small_run import SHORT, TINY, Inputs, content, train_small
+from small_run import SHORT, Inputs, content, train_small
 from stops import Listens
 
 from gptwo.artifacts import verify, write_json
@@ -141,14 +141,14 @@ def test_a_disk_that_fills_while_saving(tmp_path: Path, inputs: Inputs, size: in
     """The limit falls into the tokenizer, the weights or the optimiser; the old one stays."""
     train_small(tmp_path / "whole", inputs, replace(SHORT, steps=12))
     train_small(tmp_path / "run", inputs)
-    accept = {"accept_changes": ("training.steps",)}
     longer = replace(SHORT, steps=12)
+    accept = ("training.steps",)
     with files_up_to(size), pytest.raises(ResourceError) as error:
-        train_small(tmp_path / "run", inputs, longer, **accept)
+        train_small(tmp_path / "run", inputs, longer, accept_changes=accept)
     assert error.value.exit_code == 5
     folders = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert folders == ["best", "step-00000009", "step-00000010"]
-    train_small(tmp_path / "run", inputs, longer, **accept)
+    train_small(tmp_path / "run", inputs, longer, accept_changes=accept)
 
 
 def test_a_full_disk_is_given_time(
