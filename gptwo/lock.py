@@ -27,7 +27,7 @@ def lock(folder: Path) -> Iterator[None]:
     while True:
         try:
             with disk_errors(path):
-                folder.mkdir(parents=True, exist_ok=True)
+                _make(folder)
                 with path.open("x", encoding="utf-8") as handle:
                     handle.write(mine)
             break
@@ -44,6 +44,15 @@ def lock(folder: Path) -> Iterator[None]:
         if is_new:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # some file systems, as /proc, have no room for folders
+        raise ResourceError(
+            f"cannot make {folder}: {error.strerror}", remedy="choose a folder you may write to"
+        ) from error
 
 
 def refuse_file(folder: Path) -> None:
