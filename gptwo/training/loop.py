@@ -40,6 +40,7 @@ from gptwo.training.run import Run
 from gptwo.training.schedule import learning_rate
 from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
 from gptwo.training.step import gather_gradients
+from gptwo.training.trackers import NO_TRACKERS, Trackers
 from gptwo.training.validation import validate
 from gptwo.training.writer import Writer
 from gptwo.world import World, here
@@ -66,6 +67,7 @@ def train(
     seconds: float = 0.0,
     reporter: Reporter = SILENT,
     at_validation: Callable[[GPT2, int], None] = nothing,
+    trackers: Trackers = NO_TRACKERS,
 ) -> Path:
     """Train to `config.steps`, going on from the last checkpoint under `out` if there is one.
 
@@ -74,7 +76,8 @@ def train(
     is the tokenizer's. `accept_changes` names settings that may differ from those the run was begun
     with, such as "training.steps". With `drop_damaged` a damaged last checkpoint is deleted and
     the one before it serves. With `seconds` the steps become as many as fit into that time.
-    `at_validation` is called with the model and the step after each held-out loss.
+    `at_validation` is called with the model and the step after each held-out loss; `trackers` are
+    told what the metrics are.
 
     Raises `DivergedError` when neither skipping bad batches nor going back to a good checkpoint
     helps, `ResourceError` where memory or disk are too small, and `Interrupted`, with a checkpoint
@@ -127,7 +130,11 @@ def train(
         write_json(out / PLAN, plan)
         pace.resume(out / TIMINGS, state.step)
         config = replace(config, steps=pace.steps(state.step - 1))  # as decided until here
+        trackers.open(out, plan, step=state.step, reporter=reporter)
+        files.callback(trackers.close)
         logged = state.step if last else -1  # lines beyond are of steps that will be made again
+        metrics = Lines(out / METRICS, logged, state.valid_step, trackers.line)
+        timings = Lines(out / TIMINGS, logged, tell=trackers.line)
         run = Run(
             config=config,
             model=module,
@@ -138,8 +145,8 @@ def train(
             plan=plan,
             pace=pace,
             checkpoints=checkpoints,
-            metrics=files.enter_context(closing(Lines(out / METRICS, logged, state.valid_step))),
-            timings=files.enter_context(closing(Lines(out / TIMINGS, logged))),
+            metrics=files.enter_context(closing(metrics)),
+            timings=files.enter_context(closing(timings)),
             writer=files.enter_context(
                 closing(
                     Writer(
@@ -158,7 +165,8 @@ def _run_to_the_end(run: Run, state: State) -> Path:
     """The loop. `state` is always that of the model's weights: it can be committed at any point."""
     speed = matrix_rate(run.device)
     run.reporter.say(_summary(run, state, speed))
-    with run.reporter.bar("train", run.config.steps - state.step, "steps") as bar:
+    with run.reporter.bar("train", run.config.steps, "steps") as bar:
+        bar.start_at(state.step)
         try:
             while True:
                 # First what belongs to the weights as they are: a run that was stopped while it
@@ -183,7 +191,7 @@ def _on_time(run: Run, state: State, bar: Bar) -> Run:
     """The run with as many steps as fit into its time."""
     steps = run.pace.check(state.step, run.reporter)
     if steps != run.config.steps:
-        bar.total = bar.done + steps - state.step
+        bar.total = steps
         run = replace(run, config=replace(run.config, steps=steps))
     return run
 
@@ -219,18 +227,19 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> tuple[Run, State]
     seconds = time.perf_counter() - started
     pace = config.batch_tokens / seconds
     share = pace * flops_per_token(run.model.config) / speed
+    memory = peak_memory_mb(run.device)
     run.timings.write(
         {
             "step": state.step,
             "seconds": round(seconds, 4),
             "tokens_per_second": round(pace, 1),
             "mfu": round(share, 4),
-            "memory_mb": peak_memory_mb(run.device),
+            "memory_mb": memory,
         }
     )
-    bar.fields["loss"] = f"{loss:.3f}"
-    bar.fields["tokens/s"] = f"{pace:,.0f}"
-    bar.advance(mfu=f"{share:.0%}")
+    bar.fields["loss"], bar.fields["lr"] = f"{loss:.3f}", f"{rate:.3g}"
+    bar.fields["tokens/s"], bar.fields["mfu"] = f"{pace:,.0f}", f"{share:.0%}"
+    bar.advance(memory=f"{memory:,}MB")
     return run, state
 
 

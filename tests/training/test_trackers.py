@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_run import Inputs, train_small
 
 from gptwo.errors import UsageError
 from gptwo.progress import Reporter
@@ -270,3 +271,26 @@ def test_trackio_on_this_machine(tmp_path: Path) -> None:
         rows = database.execute("select step, metrics from metrics order by id").fetchall()
     losses = [step for step, text in rows if "train/loss" in json.loads(text)]
     assert losses == list(range(1, 10))
+
+
+def test_a_run_that_is_continued_tells_each_step_once(
+    tmp_path: Path, inputs: Inputs, recorded: list[Recorded], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped by a failure at step 8, which is beyond the last checkpoint."""
+
+    def fail(model: Any, step: int) -> None:
+        if step == 8:
+            raise RuntimeError("killed")
+
+    out = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="killed"):
+        train_small(out, inputs, trackers=Trackers(("wandb",)), at_validation=fail)
+    train_small(out, inputs, trackers=Trackers(("wandb",)), reporter=Reporter())
+    told = [step for seen in recorded for step, _ in seen.values]
+    assert told == list(range(11))
+    assert recorded[1].session.step > 0 and recorded[1].session.settings["model"]["n_layer"] == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("train: 10/10 steps ")
+    for name in ("loss=", "valid=", "lr=", "tokens/s=", "mfu=", "memory="):
+        assert name in line
+    assert sorted(path.name for path in (out / "trackers").iterdir()) == ["runs.json"]
