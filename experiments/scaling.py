@@ -4,7 +4,7 @@
     python experiments/scaling.py fit experiments/scaling.jsonl
     python experiments/scaling.py plot experiments/scaling.jsonl docs/scaling.svg
 
-A sweep trains every shape on 1, 2, 4, ... million tokens, on one thread, as `--budget` would set it
+A sweep trains every shape on 0.5, 1, 2, ... million tokens, on one thread, as `--budget` would set it
 up; runs that are in the file are not made again. Two processes may share the shapes.
 """
 
@@ -31,8 +31,8 @@ SHAPES = {
     "nano": SIZES["nano"],
     "micro": SIZES["micro"],
 }
-MILLIONS = (1, 2, 4, 8)
-MOST_WORK = 2.8e12  # parameters x tokens of a run
+MILLIONS = (0.5, 1, 2, 4, 8)
+MOST_WORK = 2.7e12  # parameters x tokens of a run
 
 
 def sweep(tokens: Path, tokenizer: Path, out: Path, shapes: list[str]) -> None:
