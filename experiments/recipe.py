@@ -16,7 +16,7 @@ What the trials found best are the defaults of `gptwo train`; what they found us
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,6 +54,7 @@ class Trial:
     """
 
     size: str = "nano"
+    n_embd: int = 0  # of another width, with heads of 32 channels
     tokens: int = 1_000_000
     batch: str = "2048"  # tokens per step
     width: str = "256"  # tokens per row
@@ -89,6 +90,14 @@ class Running:
     rows_read: int = 0
 
 
+def trial_of(settings: list[str]) -> Trial:
+    """`["batch=2048", "lr=1e-2"]` as a trial; stairs may be a single number."""
+    texts = {field.name for field in fields(Trial) if field.type in (str, "str")}
+    pairs = [setting.partition("=") for setting in settings]
+    quoted = [f"{name}={json.dumps(text) if name in texts else text}" for name, _, text in pairs]
+    return with_settings(Trial(), quoted)
+
+
 def begin(trial: Trial, tokens: Shards) -> Running:
     """The model and optimiser of a trial before its first step."""
     muon.TURNS = (
@@ -111,7 +120,10 @@ def begin(trial: Trial, tokens: Shards) -> Running:
         warmup_steps=int(10_000 * trial.warmup_ratio),
     )
     torch.manual_seed(trial.seed)
-    model = GPT2(replace(SIZES[trial.size], vocab_size=tokens.vocab_size))
+    shape = replace(SIZES[trial.size], vocab_size=tokens.vocab_size)
+    if trial.n_embd:
+        shape = replace(shape, n_embd=trial.n_embd, n_head=trial.n_embd // 32)
+    model = GPT2(shape)
     with torch.no_grad():
         model.wte.weight.mul_(trial.wte_std / 0.02)
         for name, weight in model.named_parameters():
@@ -202,7 +214,7 @@ def times(folder: Path, trials: list[str], turns: int = 12) -> None:
     found: dict[str, list[float]] = {text: [] for text in trials}
     runs = {}
     for text in trials:
-        trial = with_settings(Trial(), text.split())
+        trial = trial_of(text.split())
         runs[text] = begin(trial, tokens), muon.TURNS, muon.maps
     for _ in range(turns):
         for text, (run, turned, cut) in runs.items():
@@ -277,7 +289,7 @@ def main(arguments: list[str]) -> None:
     elif arguments[:1] == ["--curves"]:
         curves(Path(arguments[1]), arguments[2:])
     else:
-        trial = with_settings(Trial(), arguments[2:])
+        trial = trial_of(arguments[2:])
         run_trial(Path(arguments[0]), Path(arguments[1]), trial)
 
 
