@@ -1,6 +1,6 @@
 """The optimiser: AdamW for all weights, or Muon for the maps of the blocks and AdamW for the rest.
 
-The paper (section 2.3) names none.
+The paper (section 2.3) names none. `experiments/LOG.md` has how these compare.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +13,7 @@ from gptwo.training.muon import Muon
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq")  # torch's names for Adam's two running means
 MUON_STATE = ("momentum",)
+TABLES_AT_128 = 7.5  # beside Muon: the rate of embeddings at 128 channels, as a multiple of `lr`
 
 
 class Optimizer:
@@ -40,7 +41,18 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     matrices = block_matrices(model)
     muon = Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
     muon.param_groups[0]["share"] = config.muon_lr / config.lr
-    return Optimizer((muon, adamw(model, config, without=matrices)))
+    rest = adamw(model, config, without=matrices)
+    rest.param_groups[0]["share"] = table_share(model)
+    return Optimizer((muon, rest))
+
+
+def table_share(model: nn.Module) -> float:
+    """The rate of embeddings beside Muon, as a multiple of `lr`: in inverse proportion to width.
+
+    A step of AdamW moves each number of a table by about the rate, and a logit is a sum over all
+    channels: it moves by as much at every width when the rate falls as the width grows.
+    """
+    return TABLES_AT_128 * 128 / model.get_parameter("wte.weight").size(1)
 
 
 def block_matrices(model: nn.Module) -> list[nn.Parameter]:
