@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,13 +44,14 @@ from gptwo.progress import Reporter
 from gptwo.training.config import TrainingConfig
 from gptwo.training.guard import Guard
 from gptwo.training.optim import Optimizer, make_optimizer, restore
+from gptwo.training.sharding import parts, spread
+from gptwo.world import World
 
 KIND = "checkpoint"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 SHAPE = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd", "activation", "tied_head")
 HIDDEN = ".step-"  # being written or being deleted
 REPLACED = ".replaced"  # ends the hidden name of a checkpoint that another takes the place of
-BEST = "best"  # a link beside the checkpoints
 MAKE_ROOM = "make room and run the same command again; earlier checkpoints are intact"
 SPACE_WAITS_SECONDS = (1.0, 4.0)  # a full disk may be someone's temporary file
 SMALL_FILES_BYTES = 1_000_000  # config.json, state.json, manifest.json, and what blocks round up
@@ -98,11 +98,12 @@ def best(folder: Path) -> Path | None:
 
 
 def _at(folder: Path, step: int | None) -> Path | None:
-    path = folder / _name(step or 0)
+    path = folder / name_of(step or 0)
     return path if (path / MANIFEST).exists() else None
 
 
-def _name(step: int) -> str:
+def name_of(step: int) -> str:
+    """Of the checkpoint of a step."""
     return f"step-{step:08d}"
 
 
@@ -131,7 +132,7 @@ def save(
     One of another state, of a run stopped before the held-out loss was measured, is replaced.
     `logs` are on the disk, as far as they were written when this was called, before it counts.
     """
-    final = folder / _name(state.step)
+    final = folder / name_of(state.step)
     if (final / MANIFEST).exists() and read_state(final, hashes=False) == state:
         return final
     with disk_errors(folder):
@@ -278,25 +279,26 @@ def drop_damaged(folder: Path, reporter: Reporter) -> Path:
 
 
 def load(
-    checkpoint: Path, shape: GPT2Config, config: TrainingConfig, device: str
+    checkpoint: Path, shape: GPT2Config, config: TrainingConfig, world: World
 ) -> tuple[GPT2, Optimizer, State]:
     """Model, optimiser and state as they were saved.
 
     Damage, or a model that is not of `shape`, is a `ModelError`.
     """
     state = read_state(checkpoint)
-    saved = load_model(checkpoint, device=device)
+    saved = load_model(checkpoint, device=world.device)
     lines = differences(_shape(saved.config), _shape(shape))
     if lines:
         raise ModelError(
             f"{checkpoint} holds a model of another shape ({'; '.join(lines)})",
             remedy="train it with the settings it was begun with, or choose another --out",
         )
-    model = GPT2(shape).to(device)
+    model = GPT2(shape).to(world.device)
     model.load_state_dict(saved.state_dict())
+    spread(model, config, world)
     optimizer = make_optimizer(model, config)
     if state.updates:
-        restore(model, optimizer, load_file(checkpoint / OPTIMIZER), state.updates)
+        restore(model, optimizer, parts(load_file(checkpoint / OPTIMIZER), model), state.updates)
     return model, optimizer, state
 
 
@@ -307,9 +309,8 @@ def _shape(model: GPT2Config) -> dict[str, Any]:
 def settle(folder: Path, config: TrainingConfig) -> None:
     """Leave what a run leaves behind that nobody stopped or killed.
 
-    A link to the best checkpoint, and no more of them than are kept: the newest, the last
-    `keep_checkpoints` that were due, and the best. One made because the run was stopped goes as
-    soon as there is a newer one.
+    No more checkpoints than are kept: the newest, the last `keep_checkpoints` that were due, and
+    the best. One made because the run was stopped goes as soon as there is a newer one.
     """
     remove_unfinished(folder)
     found = committed(folder)
@@ -317,7 +318,6 @@ def settle(folder: Path, config: TrainingConfig) -> None:
         return
     state = read_state(found[-1], hashes=False)
     chosen = _at(folder, state.best_step)
-    _link(folder / BEST, chosen)
     due = [
         path
         for path in found
@@ -340,28 +340,13 @@ def remove_unfinished(folder: Path) -> None:
         if not whole.exists():  # killed between the two renames
             path.rename(whole)
     for path in folder.glob(f"{HIDDEN}*"):
-        if path.is_symlink():
-            path.unlink()
-        else:
-            shutil.rmtree(path)
+        shutil.rmtree(path)
 
 
 def _delete(path: Path) -> None:
     doomed = path.with_name("." + path.name)
     path.rename(doomed)  # at once: a half-deleted checkpoint must not look like one
     shutil.rmtree(doomed)
-
-
-def _link(path: Path, target: Path | None) -> None:
-    """Make `path` a link to `target`, for people; some file systems have none."""
-    with suppress(OSError):
-        if target is None:
-            path.unlink(missing_ok=True)
-        elif not path.is_symlink() or str(path.readlink()) != target.name:
-            draft = path.with_name(f"{HIDDEN}{path.name}")
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(target.name, target_is_directory=True)
-            draft.replace(path)
 
 
 def is_due(step: int, interval: int, last_step: int) -> bool:

@@ -40,10 +40,7 @@ def die_at_operation(number: int) -> None:
 
     def hook(event: str, details: tuple) -> None:
         nonlocal seen
-        if event in (
-            *("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink"),
-            "shutil.rmtree",
-        ):
+        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
             seen += 1
             if seen == number:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -96,8 +93,7 @@ def survived(folder: Path, tokenizer: Path, prepare: Callable[[int], None], n: i
     checkpoint.settle(folder, CONFIG)
     left = sorted(path.name for path in folder.iterdir())
     last = found[-1].name
-    assert left == ["best", "metrics.jsonl", last], f"{left} after dying at {n}"
-    assert (folder / "best").resolve() == found[-1]
+    assert left == ["metrics.jsonl", last], f"{left} after dying at {n}"
     assert not finished or last == "step-00000002"
     found[-1].rename(folder / ".step-old")
     checkpoint.remove_unfinished(folder)

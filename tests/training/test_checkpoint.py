@@ -147,7 +147,7 @@ def test_a_disk_that_fills_while_saving(tmp_path: Path, inputs: Inputs, size: in
         train_small(tmp_path / "run", inputs, longer, accept_changes=accept)
     assert error.value.exit_code == 5
     folders = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert folders == ["best", "step-00000009", "step-00000010"]
+    assert folders == ["step-00000009", "step-00000010"]
     train_small(tmp_path / "run", inputs, longer, accept_changes=accept)
 
 
@@ -208,15 +208,12 @@ def test_what_is_kept(
 ) -> None:
     config = replace(SHORT, steps=20, checkpoint_interval=5, keep_checkpoints=2)
     (tmp_path / ".step-00000001").mkdir()  # a leftover
-    (tmp_path / ".step-best").symlink_to("step-00000001")
     make_folders(tmp_path, made, State(best_step=best_step, finished=made[-1] == 20))
     settle(tmp_path, config)
     assert not list(tmp_path.glob(".*"))
     assert [int(path.name[5:]) for path in committed(tmp_path)] == left
     found = best(tmp_path)
     assert found == (tmp_path / f"step-{best_step:08d}" if best_step in left else None)
-    assert (tmp_path / "best").exists() == (found is not None)
-    assert found is None or (tmp_path / "best").resolve() == found
 
 
 def test_the_last_of_a_finished_run_counts_as_due(tmp_path: Path) -> None:
@@ -240,12 +237,9 @@ def test_the_best_is_kept_and_named(tmp_path: Path, inputs: Inputs) -> None:
     folder = tmp_path / "checkpoints"
     assert [path.name for path in committed(folder)] == [f"step-{lowest:08d}", "step-00000012"]
     chosen = best(folder)
-    assert chosen is not None and chosen == (folder / "best").resolve()
+    assert chosen is not None and chosen == folder / f"step-{lowest:08d}"
     assert checkpoint.read_state(chosen).valid_loss == measured[lowest]
     assert newest(folder) == folder / "step-00000012"
-    assert torch.equal(
-        checkpoint.load_model(folder / "best").wte.weight, checkpoint.load_model(chosen).wte.weight
-    )
     assert verify(tmp_path)["folders"] == 2
 
 

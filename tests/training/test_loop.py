@@ -46,7 +46,7 @@ def test_two_runs_leave_the_same_bytes(tmp_path: Path, inputs: Inputs) -> None:
         assert final == tmp_path / name / "checkpoints" / "step-00000010"
     assert content(tmp_path / "one") == content(tmp_path / "two")
     folders = sorted(path.name for path in final.parent.iterdir())
-    assert folders == ["best", "step-00000009", "step-00000010"]
+    assert folders == ["step-00000009", "step-00000010"]
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path, inputs: Inputs) -> None:

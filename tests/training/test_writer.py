@@ -219,7 +219,7 @@ def test_a_newer_commit_makes_up_for_one_that_failed(
             with pytest.raises(ResourceError):
                 beside.commit(State(step=4), *training.tensors())
             beside.save(State(step=5), *training.tensors())
-        # closing says nothing: whoever leaves has an error of their own
+            beside.close()  # says nothing: whoever leaves has an error of their own
     assert [path.name for path in committed(tmp_path)] == ["step-00000002"]
 
 
