@@ -6,13 +6,13 @@ HTML = [f"gptwo/native/{name}.h" for name in ("html", "html_entities", "html_tag
 CUT = ["gptwo/native/cut.h", "gptwo/native/unicode_classes.h"]
 
 
-def kernel(name: str, depends: list[str]) -> Extension:
-    """`gptwo.native._NAME` from NAME.c."""
+def kernel(name: str, depends: list[str], *more: str) -> Extension:
+    """`gptwo.native._NAME` from NAME.c; `more` are flags of the compiler."""
     return Extension(
         f"gptwo.native._{name}",
         sources=[f"gptwo/native/{name}.c"],
         depends=depends,
-        extra_compile_args=["-O3", "-std=c11"],
+        extra_compile_args=["-O3", "-std=c11", *more],
         optional=True,
     )
 
@@ -30,5 +30,6 @@ setup(
         kernel("minhash", ["gptwo/native/words.h"]),
         kernel("ngrams", ["gptwo/native/words.h"]),
         kernel("records", ["gptwo/native/inflate.h"]),
+        kernel("step", [], "-fno-trapping-math"),
     ]
 )

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = 1 << 22  # numbers held at once: 16 MB in float32
+CHUNK_LOGITS = 1 << 24  # numbers held at once: 64 MB in float32. Every chunk reads all of the head
+GPU_CHUNKS = 16  # times as many fill a GPU
 
 
 def plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -23,7 +24,8 @@ def plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Mean of -log softmax(hidden weight^T)[target], in nats.
 
-    hidden (N, C), weight (V, C), targets (N). Differentiable once in hidden and weight.
+    hidden (N, C), weight (V, C), targets (N). Differentiable once in hidden and weight. Under
+    autocast products are made in its number type; sums, and the slope of `weight`, are not.
     """
     return _LinearCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-any-return]
 
@@ -33,13 +35,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         N, V = hidden.size(0), weight.size(0)
-        step = max(64, CHUNK_LOGITS // V)
+        step = max(64, CHUNK_LOGITS * (GPU_CHUNKS if hidden.is_cuda else 1) // V)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants else None
         grad_weight = torch.zeros_like(weight) if wants else None
+        factors = _product_type(hidden)
+        head = weight.to(factors)
         for start in range(0, N, step):
-            h, t = hidden[start : start + step], targets[start : start + step]
-            logits = (h @ weight.t()).float()  # (n, V)
+            h, t = hidden[start : start + step].to(factors), targets[start : start + step]
+            logits = (h @ head.t()).float()  # (n, V)
             log_sum = torch.logsumexp(logits, dim=1)  # (n)
             picked = logits.gather(1, t[:, None])[:, 0]  # (n)
             total += (log_sum - picked).sum()
@@ -47,9 +51,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 continue
             logits.sub_(log_sum[:, None]).exp_()  # now the probabilities
             logits.scatter_add_(1, t[:, None], torch.full_like(log_sum[:, None], -1.0))
-            slope = logits.to(weight.dtype)  # d loss / d logits, times N
-            torch.mm(slope, weight, out=grad_hidden[start : start + step])
-            grad_weight.addmm_(slope.t(), h)
+            slope = logits.to(factors)  # d loss / d logits, times N
+            grad_hidden[start : start + step] = slope @ head
+            if factors == grad_weight.dtype:
+                grad_weight.addmm_(slope.t(), h)
+            else:
+                grad_weight += slope.t() @ h
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.count = N
         return total / N
@@ -60,3 +67,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = slopes[0] / ctx.count
         return grad_hidden * factor, grad_weight * factor, None
+
+
+def _product_type(x: Tensor) -> torch.dtype:
+    """In what numbers products with `x` are made."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

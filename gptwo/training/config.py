@@ -6,6 +6,8 @@ from gptwo.training.mixture import shares
 
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd")
+PRECISIONS = ("fp32", "bf16")
+COMPILE = ("auto", "on", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,8 @@ class TrainingConfig:
     steps: int = 1000
     batch_tokens: int = 8_192
     micro_batch: int = 8
+    precision: str = "fp32"  # of products; "bf16": bfloat16, with weights and sums in float32
+    compile: str = "auto"  # by torch.compile: on a GPU; processors have kernels that need none
     mix: str = ""  # share of each token folder, such as 0.7,0.3; "": all are one corpus
     optimizer: str = "adamw"  # "muon": that for the matrices of the blocks, AdamW for the rest
     lr: float = 2e-3  # of AdamW at the end of the warm-up
@@ -38,6 +42,7 @@ class TrainingConfig:
     skip_limit: int = 3  # steps in a row that may go wrong before the weights are rolled back
     spike_zscore: float = 6.0  # standard deviations above its running mean: a spike
     skip_spikes: bool = False  # a spike is always told; True: and its step is not applied
+    activation_checkpointing: bool = False  # memory for arithmetic: blocks run once more backward
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +52,8 @@ class TrainingConfig:
             shares(self.mix)
         for name in ("warmup_steps", "validation_interval", "checkpoint_interval"):
             _require(getattr(self, name) >= 0, name, "0 or more")
+        _require(self.precision in PRECISIONS, "precision", " or ".join(PRECISIONS))
+        _require(self.compile in COMPILE, "compile", "auto, on or off")
         _require(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
         _require(self.schedule in SCHEDULES, "schedule", " or ".join(SCHEDULES))
         _require(0 < self.decay_ratio <= 1, "decay_ratio", "above 0 and at most 1")

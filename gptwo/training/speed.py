@@ -25,10 +25,14 @@ def flops_per_token(model: GPT2Config) -> int:
     return 6 * used + 6 * model.n_layer * model.n_ctx * model.n_embd
 
 
-def matrix_rate(device: str) -> float:
-    """Float32 operations per second in a large matrix product, the best of a few. Under 1 s."""
+def matrix_rate(device: str, precision: str = "fp32") -> float:
+    """Operations per second in a large matrix product, the best of a few. Under 1 s.
+
+    The rate of `precision` is what a step made in it can reach: float32, or bfloat16 for "bf16".
+    """
     side = 1024 if device == "cpu" else 8192
-    a, b, c = (torch.ones(side, side, device=device) for _ in range(3))
+    numbers = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b, c = (torch.ones(side, side, device=device, dtype=numbers) for _ in range(3))
     best, ends = 0.0, time.perf_counter() + 0.5
     while not best or time.perf_counter() < ends:
         started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import torch
 
+from gptwo.training import forward
 from gptwo.training.run import Run
 
 
@@ -18,7 +19,8 @@ def gather_gradients(run: Run, step: int) -> float:
         inputs.split(run.config.micro_batch), targets.split(run.config.micro_batch), strict=True
     ):
         run.reporter.check()  # a step that was not finished leaves no trace
-        loss = run.model.loss(x, y) * (len(x) / len(inputs))
+        share = len(x) / len(inputs)
+        loss = forward.loss(run.model, x, y, run.config) * share
         loss.backward()
         total += loss.detach()
     return total.item()
