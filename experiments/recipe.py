@@ -38,12 +38,8 @@ from gptwo.world import machine
 
 COLOURS = ("#1b6ca8", "#c1440e", "#2e7d32", "#6a3d9a", "#8a6d00", "#444444")
 MICRO_TOKENS = 2_048  # through the model at once
-POLAR = (  # the first turns of Polar Express (Amsel et al. 2025)
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-)
+POLAR = muon.TURNS
+JORDAN = ((3.4445, -4.7750, 2.0315),) * 5  # turns of Newton-Schulz as Jordan et al. 2024 have them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +58,7 @@ class Trial:
     lr: float = 4e-3
     wte_lr: float = 0.0
     muon_lr: float = 0.02
-    muon_turns: str = "5"  # of Newton-Schulz; "polar3": as many with better factors
+    muon_turns: str = "polar3"  # as gptwo; "jordan5": five turns with other factors
     muon_whole: bool = False  # queries, keys and values as one map
     schedule: str = "cosine"
     decay_ratio: float = 1.0
@@ -100,11 +96,7 @@ def trial_of(settings: list[str]) -> Trial:
 
 def begin(trial: Trial, tokens: Shards) -> Running:
     """The model and optimiser of a trial before its first step."""
-    muon.TURNS = (
-        POLAR[: int(trial.muon_turns[-1])]
-        if trial.muon_turns.startswith("polar")
-        else muon.TURNS[:1] * int(trial.muon_turns)
-    )
+    muon.TURNS = JORDAN if trial.muon_turns == "jordan5" else POLAR
     if trial.muon_whole:
         muon.maps = lambda weight: (weight,)
     config = TrainingConfig(
