@@ -14,6 +14,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "cluster": ("corpus --executor ray", ("ray",)),
     "report": ("report.html", ("jinja2", "matplotlib")),
+    "eval": ("scores of summaries and translations", ("rouge-score", "sacrebleu")),
     "formats": ("convert to gguf and onnx, from TensorFlow", ("gguf", "onnx", "google-crc32c")),
     "demo": ("reproduce demo", ("starlette", "uvicorn")),
 }

@@ -81,8 +81,9 @@ def evaluate(
     Parameters
     ----------
     tasks
-        lambada, wikitext2, wikitext103, ptb, enwik8, text8, wsc273, hellaswag (need --data); cloze,
-        lastword, heldout (need a corpus).
+        lambada, wikitext2, wikitext103, ptb, enwik8, text8, wsc273, coqa, cnn-dailymail,
+        wmt14-en-fr, wmt14-fr-en, nq, hellaswag (need --data); cloze, lastword, heldout (need a
+        corpus).
         Without any: the built-in ones and those of the paper, where the data is there.
     out
         Where results go. Default: MODEL/scores; for a released name runs/NAME/scores.

@@ -18,6 +18,11 @@ TASKS = {  # in the order of the page: title, and what is asked
     "enwik8": ("enwik8", "bits per byte of Wikipedia's XML"),
     "text8": ("text8", "bits per character of Wikipedia in 27 characters"),
     "wsc273": ("Winograd schemas", "which of two candidates a pronoun means"),
+    "coqa": ("CoQA", "questions about a text, in conversation"),
+    "cnn-dailymail": ("CNN/Daily Mail", "summaries that TL;DR: asks for"),
+    "wmt14-en-fr": ("WMT14 English-French", "translation that example pairs ask for"),
+    "wmt14-fr-en": ("WMT14 French-English", "translation that example pairs ask for"),
+    "nq": ("Natural Questions", "questions of knowledge, without a text"),
     "hellaswag": ("HellaSwag", "which of four endings goes on from a beginning; not in the paper"),
     "cloze": (
         "Cloze",

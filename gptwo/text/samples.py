@@ -40,15 +40,17 @@ class Completion:
 def complete(
     model: GPT2,
     tokenizer: Tokenizer,
-    asked: Iterable[tuple[str, SampleConfig]],
+    asked: Iterable[tuple[str | Sequence[int], SampleConfig]],
     reporter: Reporter = SILENT,
 ) -> Iterator[tuple[int, Completion]]:
     """Continue (prompt, settings) pairs together; yields (place in `asked`, text) as each ends.
 
+    A prompt is text or the tokens of one.
+
     Raises `UsageError` for a prompt that does not fit, before anything is drawn.
     """
     asked = list(asked)
-    prompts = [tokenizer.encode(prompt) for prompt, _ in asked]
+    prompts = [tokenizer.encode(p) if isinstance(p, str) else list(p) for p, _ in asked]
     longest = max(
         (len(p) + c.max_tokens for p, (_, c) in zip(prompts, asked, strict=True)), default=0
     )
@@ -62,7 +64,7 @@ def complete(
 def _complete(
     engine: Engine,
     tokenizer: Tokenizer,
-    asked: Sequence[tuple[str, SampleConfig]],
+    asked: Sequence[tuple[str | Sequence[int], SampleConfig]],
     places: dict[Text, int],
     reporter: Reporter,
 ) -> Iterator[tuple[int, Completion]]:
@@ -84,7 +86,7 @@ def _complete(
                 yield (
                     places[text],
                     Completion(
-                        prompt=prompt,
+                        prompt=prompt if isinstance(prompt, str) else tokenizer.decode(prompt),
                         text=said.pop(text),
                         seed=config.seed,
                         tokens=len(text.ids),

@@ -11,7 +11,7 @@ from gptwo.zeroshot.baselines import compressed_bits_per_byte
 from gptwo.zeroshot.running_text import measures, window_record
 from gptwo.zeroshot.score import rolling_windows
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
 TEST_BYTES = 5_000_000
 
@@ -49,7 +49,7 @@ def last_bytes(file: DataFile, metric: str) -> Task:
         protocol=protocol,
         data=data,
         examples=examples,
-        record=window_record,
+        solve=scored(window_record),
         summary=summary,
         baselines=baselines,
     )

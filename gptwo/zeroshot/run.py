@@ -23,19 +23,25 @@ from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.log import SampleLog
 from gptwo.zeroshot.score import Scorer
+from gptwo.zeroshot.solve import solve
 from gptwo.zeroshot.sources import Sources
 from gptwo.zeroshot.task import Bench, Example, Record, Task
 from gptwo.zeroshot.tasks import (
     cloze,
+    cnn_dailymail,
+    coqa,
     enwik8,
     heldout,
     hellaswag,
     lambada,
     lastword,
+    nq,
     ptb,
     text8,
     wikitext2,
     wikitext103,
+    wmt14_en_fr,
+    wmt14_fr_en,
     wsc273,
 )
 
@@ -47,6 +53,11 @@ TASKS: dict[str, Task] = {
     "enwik8": enwik8.TASK,
     "text8": text8.TASK,
     "wsc273": wsc273.TASK,
+    "coqa": coqa.TASK,
+    "cnn-dailymail": cnn_dailymail.TASK,
+    "wmt14-en-fr": wmt14_en_fr.TASK,
+    "wmt14-fr-en": wmt14_fr_en.TASK,
+    "nq": nq.TASK,
     "hellaswag": hellaswag.TASK,
     "cloze": cloze.TASK,
     "lastword": lastword.TASK,
@@ -216,14 +227,8 @@ def _run(
     task = TASKS[name]
     (out / f"{name}.json").unlink(missing_ok=True)  # of another model or protocol
     examples = task.examples(bench)
-    scorer = Scorer(
-        model.model,
-        token_budget=bench.config.token_budget,
-        vocab_size=model.tokenizer.vocab_size,
-        barred=task.barred(bench),
-    )
     log = SampleLog(out / f"{name}.samples.jsonl.zst", {"task": name, "key": _key(plan)})
-    records = _score(name, task, examples, scorer, log, reporter)
+    records = _records(name, model.model, bench, examples, log, reporter)
     metrics, intervals = task.summary(records, bench)
     result = TaskResult(
         task=name,
@@ -241,27 +246,28 @@ def _run(
     return result
 
 
-def _score(
+def _records(
     name: str,
-    task: Task,
+    model: GPT2,
+    bench: Bench,
     examples: list[Example],
-    scorer: Scorer,
     log: SampleLog,
     reporter: Reporter,
 ) -> list[Record]:
     """Records of all examples: those in the log, then the rest, block by block."""
+    task = TASKS[name]
+    scorer = Scorer(
+        model,
+        token_budget=bench.config.token_budget,
+        vocab_size=bench.tokenizer.vocab_size,
+        barred=task.barred(bench),
+    )
     blocks = [examples[first : first + BLOCK] for first in range(0, len(examples), BLOCK)]
     with reporter.bar(f"eval {name}", len(examples), "examples") as bar:
         for number, block in enumerate(blocks):
             if number >= len(log.blocks):
                 reporter.check()
-                requests = [request for example in block for request in example.requests]
-                scores = iter(scorer.score(requests))
-                records = [
-                    task.record(example, [next(scores) for _ in example.requests])
-                    for example in block
-                ]
-                log.append(records)
+                log.append(solve(block, task, bench, model, scorer, reporter))
             bar.advance(len(block))
     return [record for block in log.blocks for record in block]
 

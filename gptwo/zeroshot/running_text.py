@@ -15,7 +15,7 @@ from gptwo.zeroshot.detokenize import Rules, detokenize
 from gptwo.zeroshot.intervals import bootstrap, perplexity
 from gptwo.zeroshot.score import Score, rolling_windows
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
 BLOCK_TOKENS = 1024  # the bootstrap draws stretches of text, not single windows
 
@@ -76,7 +76,7 @@ def running_text(file: DataFile, rules: Rules, artefacts: str) -> Task:
         protocol=protocol,
         data=data,
         examples=examples,
-        record=window_record,
+        solve=scored(window_record),
         summary=summary,
         baselines=baselines,
     )

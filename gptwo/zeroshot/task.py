@@ -1,10 +1,11 @@
-"""What a task is: examples that become requests, records of each, and a sum over the records."""
+"""What a task is: examples, what each asks of the model, its record, and a sum over the records."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gptwo.records import Interval
+from gptwo.text.config import SampleConfig
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.score import Request, Score
@@ -45,16 +46,27 @@ class Bench:
         return f"the first {self.config.limit} {what}" if self.config.limit else f"all {what}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continue:
+    """Tokens to go on with, and how. The answer is a `Completion`."""
+
+    prompt: Sequence[int]
+    config: SampleConfig
+
+
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One thing to answer: requests to the model, and facts to judge the scores by."""
+    """One thing to answer: requests to the model, and facts to judge the answers by."""
 
-    requests: Sequence[Request]
+    requests: Sequence[Request] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 Record = dict[str, Any]  # one line of the sample log
 Summary = tuple[dict[str, float], dict[str, Interval]]
+# An example is solved in conversation with the model: it yields what it asks, is sent the answers
+# in the same order, may ask again, and returns its record.
+Solving = Generator[Sequence[Request] | Sequence[Continue], Any, Record]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +80,17 @@ class Task:
     protocol: Callable[[Bench], dict[str, Any]]
     data: Callable[[Bench], dict[str, Any]]
     examples: Callable[[Bench], list[Example]]
-    record: Callable[[Example, list[Score]], Record]
+    solve: Callable[[Example, Bench], Solving]
     summary: Callable[[list[Record], Bench], Summary]
     baselines: Callable[[list[Example], Bench], dict[str, dict[str, float]]]
     barred: Callable[[Bench], list[int]] = lambda bench: []
+
+
+def scored(record: Callable[[Example, list[Score]], Record]) -> Callable[[Example, Bench], Solving]:
+    """`solve` of a task that asks once: the scores of the example's requests make its record."""
+
+    def solve(example: Example, bench: Bench) -> Solving:
+        scores = yield example.requests
+        return record(example, scores)
+
+    return solve

@@ -12,6 +12,7 @@ from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.last_bytes import TEST_BYTES, last_bytes
 from gptwo.zeroshot.run import TASKS, paper_rows
 from gptwo.zeroshot.score import Scorer
+from gptwo.zeroshot.solve import solve
 from gptwo.zeroshot.sources import DataFile, Sources
 from gptwo.zeroshot.task import Bench
 from gptwo.zeroshot.tasks import enwik8, text8
@@ -34,7 +35,7 @@ def test_bits_by_hand(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     task = last_bytes(file, "bits_per_byte")
     assert task.data(bench)["units"] == 314
     scorer = Scorer(tiny.model, vocab_size=tiny.tokenizer.vocab_size)
-    records = [task.record(e, scorer.score(e.requests)) for e in task.examples(bench)]
+    records = solve(task.examples(bench), task, bench, tiny.model, scorer)
     metrics, intervals = task.summary(records, bench)
 
     ids = tiny.tokenizer.encode(test)

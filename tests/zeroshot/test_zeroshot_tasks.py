@@ -10,6 +10,7 @@ from gptwo.errors import DataError
 from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.run import TASKS, paper_rows, published
 from gptwo.zeroshot.score import Request, Scorer
+from gptwo.zeroshot.solve import solve
 from gptwo.zeroshot.sources import DataFile, Sources
 from gptwo.zeroshot.task import Bench, Example
 from gptwo.zeroshot.tasks import (
@@ -47,7 +48,7 @@ def plain_logprob(tiny, context: list[int], continuation: list[int]) -> float:
 def records_of(tiny, bench: Bench, name: str, examples: list[Example]) -> list[dict]:
     task = TASKS[name]
     scorer = Scorer(tiny.model, vocab_size=tiny.tokenizer.vocab_size, barred=task.barred(bench))
-    return [task.record(example, scorer.score(example.requests)) for example in examples]
+    return solve(examples, task, bench, tiny.model, scorer)
 
 
 # LAMBADA

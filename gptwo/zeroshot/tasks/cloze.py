@@ -15,7 +15,7 @@ from gptwo.errors import DataError
 from gptwo.zeroshot.baselines import last_seen, most_frequent
 from gptwo.zeroshot.intervals import wilson
 from gptwo.zeroshot.score import Request, Score
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 from gptwo.zeroshot.words import STOP_WORDS, WORD, sentences, words
 
 SENTENCES = 20
@@ -174,7 +174,7 @@ TASK = Task(
     protocol=protocol,
     data=data,
     examples=examples,
-    record=record,
+    solve=scored(record),
     summary=summary,
     baselines=baselines,
 )

@@ -12,7 +12,7 @@ from gptwo.zeroshot.baselines import compressed_bits_per_byte
 from gptwo.zeroshot.intervals import bootstrap, perplexity
 from gptwo.zeroshot.running_text import window_record
 from gptwo.zeroshot.score import rolling_windows
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
 SPLITS = ("train", "valid", "test")
 CHARACTERS = 3000  # of each document, so that models are compared on the same text
@@ -98,7 +98,7 @@ TASK = Task(
     protocol=protocol,
     data=data,
     examples=examples,
-    record=record,
+    solve=scored(record),
     summary=summary,
     baselines=baselines,
 )

@@ -14,7 +14,7 @@ from gptwo.zeroshot.intervals import wilson
 from gptwo.zeroshot.pairs import pair
 from gptwo.zeroshot.score import Score
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
 FILE = DataFile(
     path="eval/hellaswag/hellaswag_val.jsonl.xz",
@@ -127,7 +127,7 @@ TASK = Task(
     protocol=protocol,
     data=data,
     examples=examples,
-    record=record,
+    solve=scored(record),
     summary=summary,
     baselines=baselines,
 )

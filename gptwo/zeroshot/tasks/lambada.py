@@ -15,7 +15,7 @@ from gptwo.zeroshot.last_word import (
     summary,
 )
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Task
+from gptwo.zeroshot.task import Bench, Example, Task, scored
 
 FILE = DataFile(
     path="eval/lambada/lambada_test.jsonl",
@@ -63,7 +63,7 @@ TASK = Task(
     protocol=protocol,
     data=data,
     examples=examples,
-    record=record,
+    solve=scored(record),
     summary=summary,
     baselines=baselines,
     barred=stop_tokens,

@@ -16,7 +16,7 @@ from gptwo.zeroshot.last_word import (
     stop_tokens,
     summary,
 )
-from gptwo.zeroshot.task import Bench, Example, Task
+from gptwo.zeroshot.task import Bench, Example, Task, scored
 from gptwo.zeroshot.words import STOP_WORDS, WORD, sentences
 
 CONTEXT_WORDS = 50
@@ -88,7 +88,7 @@ TASK = Task(
     protocol=protocol,
     data=data,
     examples=examples,
-    record=record,
+    solve=scored(record),
     summary=summary,
     baselines=baselines,
     barred=stop_tokens,

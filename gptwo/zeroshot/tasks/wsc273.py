@@ -10,7 +10,7 @@ from typing import Any
 from gptwo.zeroshot.intervals import wilson
 from gptwo.zeroshot.score import Request, Score
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
 FILE = DataFile(
     path="eval/wsc273/winograd_wsc.jsonl",
@@ -98,7 +98,7 @@ TASK = Task(
     protocol=protocol,
     data=data,
     examples=examples,
-    record=record,
+    solve=scored(record),
     summary=summary,
     baselines=baselines,
 )
