@@ -8,7 +8,7 @@ the time, and the fitted law of `scaling`, tell its loss; the size with the lowe
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gptwo.errors import DataError, ResourceError, UsageError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.progress import SILENT, Reporter, duration
+from gptwo.training import forward
 from gptwo.training.config import TrainingConfig
 from gptwo.training.optim import make_optimizer
 from gptwo.training.pace import SHARE_FOR_STEPS
@@ -66,7 +67,7 @@ def choose_once(
     out: Path,
     budget_seconds: float,
     *,
-    tokens: Path,
+    tokens: Path | Sequence[Path],
     world: World,
     reporter: Reporter = SILENT,
     size: str = "",
@@ -77,12 +78,13 @@ def choose_once(
     Measuring again would choose other steps. A run begun with another budget, size, settings or
     tokens is a `UsageError`.
     """
-    manifest = read_manifest(tokens)
+    folders = (tokens,) if isinstance(tokens, Path) else tuple(tokens)
+    manifests = [read_manifest(folder) for folder in folders]
     asked = {
         "seconds": budget_seconds,
         "size": size,
         "settings": sorted(settings),
-        "tokens": manifest.fingerprint,
+        "tokens": "+".join(manifest.fingerprint for manifest in manifests),
     }
     path = out / BUDGET
     if path.exists():
@@ -100,8 +102,8 @@ def choose_once(
         refuse_foreign(out)
     choice = choose(
         budget_seconds,
-        manifest.details["vocab_size"],
-        manifest.counts["train"]["tokens"],
+        manifests[0].details["vocab_size"],
+        sum(manifest.counts["train"]["tokens"] for manifest in manifests),
         world,
         reporter,
         size=size,
@@ -146,7 +148,8 @@ def choose(
     left = budget_seconds - (time.monotonic() - started)
     reach = rate * _seconds_of_steps(left)
     tokens = min(reach, MOST_EPOCHS * corpus_tokens)
-    training = recipe(model, tokens, world)
+    named = with_settings(Named(model=model), settings).training
+    training = recipe(model, tokens, world, named.optimizer)
     training = with_settings(Named(model=model, training=training), settings).training
     if tokens < training.batch_tokens:
         raise UsageError(
@@ -202,11 +205,14 @@ def _check(seconds: float, size: str, settings: tuple[str, ...], world: World) -
         )
 
 
-def recipe(model: GPT2Config, tokens: float, world: World) -> TrainingConfig:
+def recipe(
+    model: GPT2Config, tokens: float, world: World, optimizer: str = TrainingConfig.optimizer
+) -> TrainingConfig:
     """Training settings for a model that is to read `tokens` tokens, by rule of thumb.
 
     batch_tokens: a power of two times n_ctx that makes about 1,500 steps, at least one micro-batch,
-    at most the paper's. lr: see `rate_for`.
+    at most the paper's. lr: that of AdamW alone falls with size, see `rate_for`; beside Muon one
+    rate serves all sizes.
     """
     rows = 2 ** max(round(math.log2(max(tokens, 1.0) / STEPS_AIMED_AT / model.n_ctx)), 0)
     rows = min(max(rows, micro_batch(model, world)), max(MOST_BATCH_TOKENS // model.n_ctx, 1))
@@ -217,7 +223,8 @@ def recipe(model: GPT2Config, tokens: float, world: World) -> TrainingConfig:
         steps=steps,
         batch_tokens=batch_tokens,
         micro_batch=min(micro_batch(model, world), rows),
-        lr=rate_for(model),
+        optimizer=optimizer,
+        lr=rate_for(model) if optimizer == "adamw" else TrainingConfig.lr,
         warmup_steps=min(steps // 20, 2_000),
         validation_interval=max(-(-steps // VALIDATIONS), 1),
         validation_tokens=min(max(validated, model.n_ctx), 131_072),
@@ -260,12 +267,13 @@ def measure(shape: GPT2Config, world: World, seconds: float) -> float:
         model = GPT2(shape).to(world.device)
         rows = micro_batch(shape, world)
         ids = torch.randint(shape.vocab_size, (rows, shape.n_ctx + 1), device=world.device)
-    optimizer = make_optimizer(model, TrainingConfig())
+    config = TrainingConfig()
+    optimizer = make_optimizer(model, config)
     times: list[float] = []
     ends = time.perf_counter() + seconds
     while len(times) < 2 or (time.perf_counter() < ends and len(times) < 20):
         started = time.perf_counter()
-        model.loss(ids[:, :-1], ids[:, 1:]).backward()
+        forward.loss(model, ids[:, :-1], ids[:, 1:], config).backward()
         optimizer.step()
         optimizer.zero_grad()
         if world.device != "cpu":

@@ -8,7 +8,7 @@ or the highest, the next one beyond is tried too, until it is neither.
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from shutil import rmtree
@@ -53,7 +53,7 @@ class _Search:
 
     config: TrainingConfig
     model: GPT2Config
-    tokens: Path
+    tokens: tuple[Path, ...]
     tokenizer: Path
     out: Path
     world: World
@@ -74,7 +74,7 @@ def tune(
     config: TrainingConfig,
     model: GPT2Config,
     *,
-    tokens: Path,
+    tokens: Path | Sequence[Path],
     tokenizer: Path,
     out: Path,
     world: World | None = None,
@@ -92,12 +92,14 @@ def tune(
     """
     world = world or here()
     _check(config, world, settings)
-    model = replace(model, vocab_size=read_manifest(tokens).details["vocab_size"])
+    folders = (tokens,) if isinstance(tokens, Path) else tuple(tokens)
+    manifests = [read_manifest(folder) for folder in folders]
+    model = replace(model, vocab_size=manifests[0].details["vocab_size"])
     asked = {
         "training": asdict(config),
         "model": asdict(model),
         "inputs": {
-            "tokens": read_manifest(tokens).fingerprint,
+            "tokens": "+".join(manifest.fingerprint for manifest in manifests),
             "tokenizer": read_manifest(tokenizer).fingerprint,
         },
     }
@@ -106,7 +108,7 @@ def tune(
         search = _Search(
             config=config,
             model=model,
-            tokens=tokens,
+            tokens=folders,
             tokenizer=tokenizer,
             out=out,
             world=world,
