@@ -27,13 +27,13 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     hidden (N, C), weight (V, C), targets (N). Differentiable once in hidden and weight. Under
     autocast products are made in its number type; sums, and the slope of `weight`, are not.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-any-return]
+    wants = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, wants)  # type: ignore[no-any-return]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, wants: bool) -> Tensor:
         N, V = hidden.size(0), weight.size(0)
         step = max(64, CHUNK_LOGITS * (GPU_CHUNKS if hidden.is_cuda else 1) // V)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -63,10 +63,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = slopes[0] / ctx.count
-        return grad_hidden * factor, grad_weight * factor, None
+        return grad_hidden * factor, grad_weight * factor, None, None
 
 
 def _product_type(x: Tensor) -> torch.dtype:
