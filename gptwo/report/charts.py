@@ -6,7 +6,7 @@ light and dark, and whose text is text. The same numbers give the same bytes.
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -24,13 +24,17 @@ MOST_POINTS = 600  # of a line; longer ones are averaged
 # Drawn in colours that stand for names, which become CSS variables in the SVG.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 FIRST, SECOND, THIRD = "#040404", "#050505", "#060606"
+PAPER = "#080808"  # the ground
+RUNS = tuple(f"#07070{place}" for place in range(1, 9))  # of several in one chart
 VARIABLES = {
+    PAPER: "paper",
     INK: "ink",
     MUTED: "muted",
     GRID: "line",
     FIRST: "first",
     SECOND: "second",
     THIRD: "third",
+    **{color: f"run{place + 1}" for place, color in enumerate(RUNS)},
 }
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -60,10 +64,17 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def loss_curves(train: Mapping[str, np.ndarray], valid: Mapping[str, np.ndarray]) -> Markup:
-    """Training and held-out loss against tokens, with the steps along the top."""
+def loss_curves(
+    train: Mapping[str, np.ndarray],
+    valid: Mapping[str, np.ndarray],
+    mark: Callable[[Axes], None] = lambda axes: None,
+) -> Markup:
+    """Training and held-out loss against tokens, with the steps along the top.
+
+    `mark` adds what else there is to see.
+    """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("tokens", "loss, nats per token", height=HEIGHT + 0.2)
+        figure, axes = empty_axes("tokens", "loss, nats per token", height=HEIGHT + 0.2)
         axes.plot(*thinned(train["tokens"], train["loss"]), color=FIRST, alpha=0.25, linewidth=1)
         if len(train["loss"]):
             x, y = thinned(train["tokens"], smoothed(train["loss"]))
@@ -72,6 +83,7 @@ def loss_curves(train: Mapping[str, np.ndarray], valid: Mapping[str, np.ndarray]
             label = f"held out: {valid['valid_loss'][-1]:.3f}"
             style = {"color": SECOND, "marker": "o", "markersize": 4, "label": label}
             axes.plot(*thinned(valid["tokens"], valid["valid_loss"]), **style)
+        mark(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper right")
         if len(train["step"]) > 1 and train["tokens"][-1] > 0:
@@ -88,7 +100,7 @@ def line(
 ) -> Markup:
     """One measure against the step."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("step", label)
+        figure, axes = empty_axes("step", label)
         axes.plot(*thinned(x, y), color=THIRD)
         axes.set_ylim(0, 1.12 * float(np.nanmax(np.append(y, 0.0))) or 1)
         if percent:
@@ -99,13 +111,13 @@ def line(
 def length_histogram(counts: np.ndarray, edges: np.ndarray) -> Markup:
     """How many documents are how long, on a logarithmic axis."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("characters", "documents")
+        figure, axes = empty_axes("characters", "documents")
         axes.grid(axis="x", visible=False)
         used = np.flatnonzero(counts)
         shown = slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)
         left, right = edges[:-1][shown], edges[1:][shown]
         axes.bar(left, counts[shown], right - left, align="edge", color=FIRST, edgecolor="none")
-        _logarithmic(axes, "x")
+        logarithmic(axes, "x")
         ticks = [
             a * 10**b for b in range(9) for a in (1, 2, 3, 5) if left[0] < a * 10**b < right[-1]
         ]
@@ -125,7 +137,7 @@ def score_against_size(
     `before` is the best result the paper names from before it, drawn as a line.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("parameters", f"{task}: {plain(metric)}")
+        figure, axes = empty_axes("parameters", f"{task}: {plain(metric)}")
         size, value, interval = ours
         if before is not None:
             axes.axhline(
@@ -140,13 +152,13 @@ def score_against_size(
             axes.plot([size, size], [interval["low"], interval["high"]], color=SECOND, linewidth=2)
         mark = {"marker": "D", "markersize": 8, "clip_on": False, "zorder": 3}
         axes.plot([size], [value], color=SECOND, label="this run", **mark)
-        _logarithmic(axes, "x")
+        logarithmic(axes, "x")
         axes.margins(x=0.14, y=0.2)
         if is_share(metric):
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
             axes.set_ylim(bottom=0)
         elif 0 < 10 * min([*y, value]) < max([*y, value]):
-            _logarithmic(axes, "y")
+            logarithmic(axes, "y")
         axes.legend(loc="best")
         title = f"{task}, {plain(metric)}, by parameters: this run beside the paper's sizes"
         return svg(figure, f"size-{task}-{metric}", title)
@@ -155,7 +167,7 @@ def score_against_size(
 def accuracies(rows: Sequence[tuple[str, float, Any, Mapping[str, float]]]) -> Markup:
     """(task, accuracy, interval, baselines) from top to bottom."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("share right", "", height=1.3 + 0.75 * len(rows))
+        figure, axes = empty_axes("share right", "", height=1.3 + 0.75 * len(rows))
         axes.grid(axis="y", visible=False)
         for place, (_, value, interval, baselines) in enumerate(reversed(rows)):
             for baseline in baselines.values():
@@ -176,7 +188,7 @@ def accuracies(rows: Sequence[tuple[str, float, Any, Mapping[str, float]]]) -> M
 def perplexities(rows: Sequence[tuple[str, float, Any]]) -> Markup:
     """(split, perplexity, interval): text trained on beside text not seen (Figure 4)."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("", "perplexity per token")
+        figure, axes = empty_axes("", "perplexity per token")
         axes.grid(axis="x", visible=False)
         for place, (split, value, interval) in enumerate(rows):
             color = FIRST if split == "train" else SECOND
@@ -210,7 +222,7 @@ def smoothed(y: np.ndarray) -> np.ndarray:
     return (total[last] - total[first]) / (last - first)
 
 
-def _axes(x: str, y: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
+def empty_axes(x: str, y: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x, loc="right")
@@ -223,7 +235,7 @@ def _axes(x: str, y: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _logarithmic(axes: Axes, which: str) -> None:
+def logarithmic(axes: Axes, which: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis.set_minor_locator(NullLocator())
@@ -255,7 +267,7 @@ def svg(figure: Figure, name: str, label: str) -> Markup:
     for pattern, replacement in (
         (r"(?s)<metadata>.*?</metadata>", ""),
         (r"(?s)<style.*?</style>", ""),  # it would reach beyond the chart
-        (r"#0[1-6]0[1-6]0[1-6]\b", lambda found: f"var(--{VARIABLES[found.group()]})"),
+        ("|".join(VARIABLES), lambda found: f"var(--{VARIABLES[found.group()]})"),
         (r"font-family: [^;\"]*;? ?", ""),  # the page's own
         (r"font: ([\d.]+px) [^;\"]*", r"font-size: \1"),
         (r"xlink:href", "href"),

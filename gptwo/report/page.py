@@ -1,5 +1,7 @@
-"""One self-contained page from a run folder: `report.html`."""
+"""One self-contained page from a run folder, `report.html`, or about several trainings."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ from markupsafe import Markup
 
 from gptwo.artifacts import atomic_write
 from gptwo.progress import SILENT, Reporter, duration
-from gptwo.report import charts, summary, words
+from gptwo.report import charts, curves, summary, words
 from gptwo.report.collect import Collected, collect
+from gptwo.report.compare import compare, mark_of
+from gptwo.report.training import EVENTS_SHOWN
 
 HERE = Path(__file__).parent
 TITLES = {
@@ -22,7 +26,7 @@ TITLES = {
     "scores": "Zero-shot scores",
     "samples": "Text",
 }
-CHARTS = ("loss", "rate", "pace", "mfu", "lengths", "accuracies", "perplexities", "sizes")
+CHARTS = ("loss", "rate", "pace", "mfu", "trials", "lengths", "accuracies", "perplexities", "sizes")
 
 
 def write_report(run: Path, out: Path | None = None, reporter: Reporter = SILENT) -> Path:
@@ -41,8 +45,40 @@ def write_report(run: Path, out: Path | None = None, reporter: Reporter = SILENT
     return out
 
 
-def render(found: Collected) -> str:
-    """The page as HTML."""
+def write_comparison(
+    runs: Sequence[Path], out: Path | None = None, reporter: Reporter = SILENT
+) -> Path:
+    """Write a page of several trainings, by default `compare.html` in the last one's folder.
+
+    The same folders give the same bytes. Raises `DataError` where one is no folder, or none of
+    them has been trained; what else is missing or damaged is said on the page.
+    """
+    out = out or runs[-1] / "compare.html"
+    found = compare(runs)
+    reporter.check()
+    text = (
+        _environment()
+        .get_template("compare.html")
+        .render(
+            found=found,
+            runs=found.runs,
+            title=", ".join(run.name for run in found.runs[:3])
+            + (f" and {len(found.runs) - 3} more" if len(found.runs) > 3 else ""),
+            style=_style(),
+            mark_of=mark_of,
+        )
+    )
+    with atomic_write(out, "w") as handle:
+        handle.write(text.strip() + "\n")
+    reporter.say(f"report: {out} ({words.size_of(len(text.encode()))})")
+    return out
+
+
+def _style() -> Markup:
+    return Markup((HERE / "style.css").read_text(encoding="utf-8"))
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -64,25 +100,34 @@ def render(found: Collected) -> str:
         "titles": TITLES,
         "tasks": words.TASKS,
         "named_rows": lambda rows: [{"": name} | row for name, row in rows.items()],
+        "events_shown": EVENTS_SHOWN,
     }
-    stylesheet = (HERE / "style.css").read_text(encoding="utf-8")
+    return environment
+
+
+def render(found: Collected) -> str:
+    """The page as HTML."""
     stages = summary.stage_times(found.run)
-    page = environment.get_template("page.html").render(
-        found=found,
-        parts=found.parts,
-        run=found.run,
-        style=Markup(stylesheet),
-        charts=draw(found),
-        lede=summary.lede(found),
-        headline=summary.headline(found),
-        arrow=summary.arrow(found),
-        stages=stages,
-        total=sum(stage["seconds"] for stage in stages),
-        training=summary.training_tiles(found),
-        valid_rows=summary.validation_rows(found.parts["training"]),
-        settings=summary.flat(found.run["recipe"]) if found.run["recipe"] else [],
-        origin=summary.origin(found.run),
-        again=summary.command_to_run_again(found.run),
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            found=found,
+            parts=found.parts,
+            run=found.run,
+            style=_style(),
+            charts=draw(found),
+            lede=summary.lede(found),
+            headline=summary.headline(found),
+            arrow=summary.arrow(found),
+            stages=stages,
+            total=sum(stage["seconds"] for stage in stages),
+            training=summary.training_tiles(found),
+            valid_rows=summary.validation_rows(found.parts["training"]),
+            settings=summary.flat(found.run["recipe"]) if found.run["recipe"] else [],
+            origin=summary.origin(found.run),
+            again=summary.command_to_run_again(found.run),
+        )
     )
     return page.strip() + "\n"
 
@@ -93,7 +138,8 @@ def draw(found: Collected) -> dict[str, Any]:
     training = found.parts["training"].facts
     if training and len(training["train"]["step"]):
         train, timings = training["train"], training["timings"]
-        drawn["loss"] = charts.loss_curves(train, training["valid"])
+        mark = partial(curves.mark_events, found=training["events"])
+        drawn["loss"] = charts.loss_curves(train, training["valid"], mark)
         step, pace = timings["step"], timings["tokens_per_second"]
         drawn["rate"] = charts.line(
             "rate", train["step"], train["lr"], label="learning rate", title="Learning rate by step"
@@ -109,6 +155,8 @@ def draw(found: Collected) -> dict[str, Any]:
             title="Model FLOPs utilisation by step",
             percent=True,
         )
+    if training and training["trials"]:
+        drawn["trials"] = curves.search_for_a_rate(training["trials"])
     corpus = found.parts["corpus"].facts
     if corpus and corpus["lengths"].sum():
         drawn["lengths"] = charts.length_histogram(corpus["lengths"], corpus["edges"])

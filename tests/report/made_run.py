@@ -220,11 +220,32 @@ def _training(run: Path, chance: random.Random) -> None:
     for name, lines in (("metrics", metrics), ("timings", timings)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (run / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    _on_the_way(run)
     folder = run / f"checkpoints/step-{STEPS:08d}"
     config = {"training": training, "model": model}
     with stage(folder, kind="checkpoint", config=config, inputs=inputs) as made:
         write_json(folder / "state.json", {"step": STEPS})
         made.commit(counts={"step": STEPS, "tokens": STEPS * BATCH_TOKENS, "parameters": 2_615_808})
+
+
+def _on_the_way(run: Path) -> None:
+    """Samples at held-out losses, and the search for the rate."""
+    chance = random.Random(5)
+    lines = [
+        {"step": step, "prompt": prompt, "text": f" {step}: {prose(chance, 2)}", "tokens": 64}
+        for step in range(0, STEPS + 1, 50)
+        for prompt in ("The", "")
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run / "samples.jsonl").write_text(text, encoding="utf-8")
+    losses = {1: {5e-4: 4.9, 1e-3: 4.5, 2e-3: 4.2, 4e-3: 4.15, 8e-3: None}}
+    losses[2] = {2e-3: 3.8, 4e-3: 3.85}
+    trials = [
+        {"round": number, "lr": rate, "steps": 12 * number, "valid_loss": loss}
+        for number, found in losses.items()
+        for rate, loss in found.items()
+    ]
+    write_json(run / "tune.json", {"asked": {}, "trials": trials, "chosen": {"lr": 2e-3}})
 
 
 def _scores(folder: Path) -> None:

@@ -17,7 +17,7 @@ from made_run import MARKUP, make_run
 from gptwo.errors import DataError
 from gptwo.report import collect as collecting
 from gptwo.report.collect import collect
-from gptwo.report.page import HERE, TITLES, write_report
+from gptwo.report.page import CHARTS, HERE, TITLES, write_report
 
 PARTS = tuple(name for name in TITLES if name != "truth")
 NOT_THERE = "Not there yet"
@@ -26,8 +26,7 @@ NOT_THERE = "Not there yet"
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the slow part."""
-    names = ("loss", "rate", "pace", "mfu", "lengths", "accuracies", "perplexities")
-    empty = {"sizes": [], **dict.fromkeys(names)}
+    empty = {"sizes": [], **dict.fromkeys(name for name in CHARTS if name != "sizes")}
     monkeypatch.setattr("gptwo.report.page.draw", lambda found: empty)
 
 
@@ -198,6 +197,8 @@ def test_a_run_that_began_with_texts_has_no_crawl(run: Path, no_charts: None) ->
         ("tokens/test-00000.bin", "tokens"),
         ("metrics.jsonl", "training"),
         ("training.json", "training"),
+        ("tune.json", "training"),
+        ("samples.jsonl", "training"),
         ("scores/lambada.json", "scores"),
         ("samples/samples.jsonl", "samples"),
     ],
@@ -212,6 +213,8 @@ def test_a_damaged_file_is_said(
     (run / name).write_bytes(new)
     page = html.parse(str(write_report(run))).getroot()
     found = notes(page, part)
+    if (name, damage) == ("samples.jsonl", "empty"):  # nothing was sampled yet
+        return
     assert found, f"{name} {damage}"
     if (name, damage) != ("metrics.jsonl", "empty"):  # which is how a run begins
         assert "Damaged" in found[0] and str(run) not in found[0]
@@ -295,7 +298,7 @@ def test_contrast(palette: dict[str, str]) -> None:
             assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
     for ground in ("note", "tone0", "tone1", "tone2", "tone3"):
         assert contrast(palette["ink"], palette[ground]) >= 4.5, ground
-    for mark in ("first", "second", "third"):
+    for mark in ("first", "second", "third", *(f"run{place}" for place in range(1, 9))):
         assert contrast(palette[mark], palette["paper"]) >= 3, mark
 
 
