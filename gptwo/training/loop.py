@@ -25,21 +25,29 @@ from gptwo.model.sizes import GPT2Config
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.tokens.shards import open_mix
 from gptwo.tokens.tokenizer import Tokenizer
-from gptwo.training import checkpoint
+from gptwo.training import checkpoint, parallel
 from gptwo.training.batches import batches
 from gptwo.training.checkpoint import State, is_due
 from gptwo.training.config import TrainingConfig
 from gptwo.training.guard import Verdict, judge
+from gptwo.training.meeting import joined
 from gptwo.training.memory import check_memory, within_memory
 from gptwo.training.metrics import Lines
 from gptwo.training.optim import clip_gradients, make_optimizer, set_rate, state_tensors
 from gptwo.training.pace import PACE, Pace
-from gptwo.training.plan import PLAN, check_plan, check_tokenizer, make_plan, refuse_foreign
+from gptwo.training.plan import (
+    PLAN,
+    check_names,
+    check_plan,
+    check_tokenizer,
+    make_plan,
+    refuse_foreign,
+)
 from gptwo.training.rollback import roll_back
 from gptwo.training.run import Run
 from gptwo.training.schedule import learning_rate
+from gptwo.training.sharding import spread, whole
 from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
-from gptwo.training.step import gather_gradients
 from gptwo.training.trackers import NO_TRACKERS, Trackers
 from gptwo.training.validation import validate
 from gptwo.training.writer import Writer
@@ -85,26 +93,34 @@ def train(
     """
     world = world or here()
     torch.set_num_threads(world.threads)  # sums are cut among threads: part of the result
-    with lock(out), torch.random.fork_rng(), ExitStack() as files:
+    with (
+        joined(world, config, reporter) as reporter,
+        parallel.place(world, out) as own,
+        lock(own),
+        torch.random.fork_rng(),
+        ExitStack() as files,
+    ):
         # What is this run, and is it the one that was begun here?
-        refuse_foreign(out)
-        vocabulary = Tokenizer.load(tokenizer)
-        model = replace(model, vocab_size=vocabulary.vocab_size)
-        folders = (tokens,) if isinstance(tokens, Path) else tuple(tokens)
-        data = "+".join(read_manifest(folder).fingerprint for folder in folders)
-        plan = make_plan(config, model, data, vocabulary.fingerprint, world)
-        checkpoints = out / "checkpoints"
-        checkpoint.remove_unfinished(checkpoints)
-        last = checkpoint.newest(checkpoints)
-        pace = Pace(out / PACE, config.steps, seconds)
-        if last:
-            plan = check_plan(plan, out / PLAN, last, accept_changes, reporter)
-            if drop_damaged:
+        with parallel.in_turn(world, reporter):
+            refuse_foreign(out)
+            vocabulary = Tokenizer.load(tokenizer)
+            model = replace(model, vocab_size=vocabulary.vocab_size)
+            folders = (tokens,) if isinstance(tokens, Path) else tuple(tokens)
+            data = "+".join(read_manifest(folder).fingerprint for folder in folders)
+            plan = make_plan(config, model, data, vocabulary.fingerprint, world)
+            checkpoints = out / "checkpoints"
+            checkpoint.remove_unfinished(checkpoints)
+            last = checkpoint.newest(checkpoints)
+            pace = Pace(out / PACE, config.steps, seconds)
+            check_names(accept_changes, plan)
+            if last and drop_damaged:
                 last = checkpoint.drop_damaged(checkpoints, reporter)
-            checkpoint.settle(checkpoints, config)
-            known = checkpoint.read_state(last, hashes=False)
-            if known.finished and known.step >= pace.steps():
-                return last
+            if last:
+                plan = check_plan(plan, out / PLAN, last, accept_changes, reporter)
+                checkpoint.settle(checkpoints, config)
+                known = checkpoint.read_state(last, hashes=False)
+                if known.finished and known.step >= pace.steps():
+                    return last
 
         # Open everything before the first step: what cannot work fails now.
         check_memory(config, model, world.device)
@@ -122,19 +138,21 @@ def train(
         reporter.check()
         keep_freed_memory()
         if last:
-            module, optimizer, state = checkpoint.load(last, model, config, world.device)
+            module, optimizer, state = checkpoint.load(last, model, config, world)
         else:
             torch.manual_seed(config.seed)
             module, state = GPT2(model).to(world.device), State()
+            spread(module, config, world)
             optimizer = make_optimizer(module, config)
-        write_json(out / PLAN, plan)
+        write_json(own / PLAN, plan)
         pace.resume(out / TIMINGS, state.step)
         config = replace(config, steps=pace.steps(state.step - 1))  # as decided until here
+        trackers = trackers if world.is_first else NO_TRACKERS
         trackers.open(out, plan, step=state.step, reporter=reporter)
         files.callback(trackers.close)
         logged = state.step if last else -1  # lines beyond are of steps that will be made again
-        metrics = Lines(out / METRICS, logged, state.valid_step, trackers.line)
-        timings = Lines(out / TIMINGS, logged, tell=trackers.line)
+        metrics = Lines(own / METRICS, logged, state.valid_step, trackers.line)
+        timings = Lines(own / TIMINGS, logged, tell=trackers.line)
         run = Run(
             config=config,
             model=module,
@@ -150,11 +168,17 @@ def train(
             writer=files.enter_context(
                 closing(
                     Writer(
-                        checkpoints, config, tokenizer=tokenizer, plan=plan, logs=(out / METRICS,)
+                        checkpoints,
+                        config,
+                        tokenizer=tokenizer,
+                        plan=plan,
+                        logs=(out / METRICS,),
+                        writes=world.is_first,
                     )
                 )
             ),
             device=world.device,
+            world=world,
             reporter=reporter,
             at_validation=at_validation,
         )
@@ -163,8 +187,13 @@ def train(
 
 def _run_to_the_end(run: Run, state: State) -> Path:
     """The loop. `state` is always that of the model's weights: it can be committed at any point."""
-    speed = matrix_rate(run.device)
+    speed = matrix_rate(run.device) * run.world.size
     run.reporter.say(_summary(run, state, speed))
+    if run.config.warmup_steps >= run.config.steps:
+        run.reporter.say(
+            f"train: warmup_steps={run.config.warmup_steps:,} is not over after all "
+            f"{run.config.steps:,} steps: the rate never reaches its peak"
+        )
     with run.reporter.bar("train", run.config.steps, "steps") as bar:
         bar.start_at(state.step)
         try:
@@ -189,7 +218,7 @@ def _run_to_the_end(run: Run, state: State) -> Path:
 
 def _on_time(run: Run, state: State, bar: Bar) -> Run:
     """The run with as many steps as fit into its time."""
-    steps = run.pace.check(state.step, run.reporter)
+    steps = parallel.from_first(run.world, partial(run.pace.check, state.step, run.reporter))
     if steps != run.config.steps:
         bar.total = steps
         run = replace(run, config=replace(run.config, steps=steps))
@@ -205,7 +234,7 @@ def _update(run: Run, state: State, bar: Bar, speed: float) -> tuple[Run, State]
     config, step = run.config, state.step
     rate = learning_rate(step, config)
     set_rate(run.optimizer, rate)
-    run, loss = within_memory(run, partial(gather_gradients, step=step))
+    run, loss = within_memory(run, partial(parallel.gather, step=step))
     norm = clip_gradients(run.model, config.clip)
 
     # Moving along the gradient of a bad batch would spoil the weights.
@@ -274,11 +303,14 @@ def _checkpoint_is_due(config: TrainingConfig, state: State) -> bool:
 
 def _commit(run: Run, state: State) -> Path:
     """Put a checkpoint on disk; the log reaches at least as far as it does."""
-    return run.writer.commit(state, *_tensors(run))
+    tensors = _tensors(run)
+    with parallel.together(run.world, run.reporter):  # none leaves while the first one writes
+        return run.writer.commit(state, *tensors)
 
 
 def _tensors(run: Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return run.model.state_dict(), state_tensors(run.model, run.optimizer)
+    memory = state_tensors(run.model, run.optimizer)
+    return whole(run.model.state_dict(), run.world), whole(memory, run.world)
 
 
 def _summary(run: Run, state: State, speed: float) -> str:

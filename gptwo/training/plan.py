@@ -54,6 +54,7 @@ def make_plan(
         "world": {
             "device": world.device,
             "threads": world.threads,
+            "processes": world.size,
             "torch": torch.__version__,
         },
     }

@@ -6,6 +6,7 @@ from gptwo.errors import DivergedError
 from gptwo.training import checkpoint
 from gptwo.training.checkpoint import State, is_due
 from gptwo.training.optim import restore, state_tensors
+from gptwo.training.parallel import together
 from gptwo.training.run import Run
 
 
@@ -17,7 +18,8 @@ def roll_back(run: Run, state: State, why: str) -> State:
     where a run was stopped and continued has no influence. Raises `DivergedError` when there is
     none, or when the run went back to it before; `why` is what was wrong with the last batch.
     """
-    run.writer.wait()  # the newest checkpoint may be on its way to the disk
+    with together(run.world, run.reporter):
+        run.writer.wait()  # the newest checkpoint may be on its way to the disk
     good = _last_good(run, state)
     if good is None or good.step == state.guard.rolled_back_to:
         run.metrics.sync()
@@ -50,7 +52,7 @@ def _last_good(run: Run, state: State) -> State | None:
         saved = checkpoint.read_state(folder, hashes=False)
         regular = is_due(saved.step, config.checkpoint_interval, config.steps)
         if saved.step < state.step and regular and not saved.guard.bad_in_a_row:
-            model, optimizer, saved = checkpoint.load(folder, run.model.config, config, run.device)
+            model, optimizer, saved = checkpoint.load(folder, run.model.config, config, run.world)
             run.model.load_state_dict(model.state_dict())
             restore(run.model, run.optimizer, state_tensors(model, optimizer), saved.updates)
             return saved

@@ -14,6 +14,7 @@ from gptwo.training.metrics import Lines
 from gptwo.training.optim import Optimizer
 from gptwo.training.pace import Pace
 from gptwo.training.writer import Writer
+from gptwo.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,5 +34,6 @@ class Run:
     timings: Lines
     writer: Writer
     device: str
+    world: World
     reporter: Reporter
     at_validation: Callable[[GPT2, int], None]  # called with the model and the step

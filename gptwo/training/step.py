@@ -10,10 +10,11 @@ def gather_gradients(run: Run, step: int) -> float:
     """Add up the gradients of a batch, a micro-batch at a time. Returns the mean loss.
 
     The loss of each micro-batch counts by its share of the rows, so that the sum is the gradient
-    of the mean over the whole batch. Dropout draws from the seed and the step alone.
+    of the mean over the whole batch. Dropout draws from the seed, the step and
+    the process alone.
     """
-    torch.manual_seed(run.config.seed * 1_000_003 + step + 1)
-    inputs, targets = (part.to(run.device) for part in run.batches.at(step))
+    torch.manual_seed(run.config.seed * 1_000_003 + step + 1 + (run.world.rank << 56))
+    inputs, targets = (part.to(run.device) for part in run.batches.at(step, run.world))
     total = torch.zeros((), device=run.device)
     for x, y in zip(
         inputs.split(run.config.micro_batch), targets.split(run.config.micro_batch), strict=True

@@ -5,12 +5,15 @@ from dataclasses import replace
 import torch
 
 from gptwo.progress import Bar
+from gptwo.training import forward
 from gptwo.training.batches import held_out_windows, read_windows
 from gptwo.training.checkpoint import State
+from gptwo.training.parallel import add_up, apart, own_share
 from gptwo.training.run import Run
+from gptwo.training.sharding import readable
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: sharded weights are gathered into tensors that stay
 def validate(run: Run, state: State, bar: Bar) -> State:
     """Measure the loss on the same windows of the validation split every time.
 
@@ -24,13 +27,15 @@ def validate(run: Run, state: State, bar: Bar) -> State:
     )
     run.model.eval()
     total = 0.0
-    for first in range(0, len(starts), run.config.micro_batch):
-        run.reporter.check()
-        some = starts[first : first + run.config.micro_batch]
-        x, y = (part.to(run.device) for part in read_windows(run.held_out, some, width))
-        total += run.model.loss(x, y).item() * len(some)
-    loss = total / len(starts)
-    run.at_validation(run.model, state.step)
+    with apart(run):
+        for some, counted in own_share(starts, run.config.micro_batch, run.world):
+            run.reporter.check()
+            x, y = (part.to(run.device) for part in read_windows(run.held_out, some, width))
+            total += forward.loss(run.model, x, y, run.config).item() * counted
+    loss = add_up(run.world, total)[0] / len(starts)
+    with readable(run.model, run.world) as model:
+        if model is not None:
+            run.at_validation(model, state.step)
     run.model.train()
     run.metrics.write({"step": state.step, "tokens": state.tokens, "valid_loss": loss})
     bar.fields["valid"] = f"{loss:.3f}"

@@ -27,6 +27,7 @@ SPARE_SHARE = 0.1  # of the free memory, to be left free by a copy
 class Writer:
     """What a run commits, and the thread that does. Close it before the folder's lock is given up.
 
+    Of several processes the first one's writes, those of the others do nothing.
     `logs` are files that must be on the disk before a checkpoint counts. An error of the thread is
     raised by the next call of `check`, `wait` or `save`.
     """
@@ -39,9 +40,10 @@ class Writer:
         tokenizer: Path,
         plan: dict[str, Any],
         logs: tuple[Path, ...] = (),
+        writes: bool = True,
     ) -> None:
         self.folder, self.config, self.logs = folder, config, logs
-        self.tokenizer, self.plan = tokenizer, plan
+        self.tokenizer, self.plan, self.writes = tokenizer, plan, writes
         self._buffer: Tensor | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -53,6 +55,8 @@ class Writer:
 
         They may change as soon as this returns. Waits for the one before, if it is still under way.
         """
+        if not self.writes:
+            return
         self.wait()
         files = checkpoint.tensor_files(weights, optimizer)
         copies = self._copied(files)
@@ -72,6 +76,8 @@ class Writer:
 
         An error of the one under way no longer counts: this one takes its place.
         """
+        if not self.writes:
+            return self.folder / checkpoint.name_of(state.step)
         with suppress(Exception):
             self.wait()
         return self._write(state, checkpoint.tensor_files(weights, optimizer))

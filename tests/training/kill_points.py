@@ -20,6 +20,7 @@ from gptwo.training import checkpoint
 from gptwo.training.config import TrainingConfig
 from gptwo.training.optim import Optimizer, make_optimizer, state_tensors
 from gptwo.training.writer import Writer
+from gptwo.world import World
 
 CONFIG = TrainingConfig(steps=9, keep_checkpoints=1, checkpoint_interval=1)
 SHAPE = GPT2Config(vocab_size=300, n_ctx=8, n_layer=1, n_head=2, n_embd=8)
@@ -86,7 +87,7 @@ def survived(folder: Path, tokenizer: Path, prepare: Callable[[int], None], n: i
     found = checkpoint.committed(folder)
     assert found, f"no checkpoint after dying at {n}"
     for path in found:
-        loaded, _, state = checkpoint.load(path, SHAPE, CONFIG, "cpu")
+        loaded, _, state = checkpoint.load(path, SHAPE, CONFIG, World())
         assert state in STATES
         if state.step == 2:
             assert torch.equal(loaded.wte.weight, model.wte.weight), f"another step at {n}"

@@ -33,7 +33,7 @@ def test_it_learns_one_batch_by_heart(tmp_path: Path) -> None:
     fixed = batches(open_shards(inputs.tokens, "train"), n_ctx=16, batch_tokens=32, seed=0)
     first = fixed.at(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(fixed), "at", lambda self, step: first)
+        patch.setattr(type(fixed), "at", lambda self, step, world: first)
         train_small(tmp_path / "run", small._replace(tokens=inputs.tokens), config, model)
     losses = lines(tmp_path / "run", "loss")
     assert losses[0] == pytest.approx(math.log(300), abs=0.3)
