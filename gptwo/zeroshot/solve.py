@@ -46,10 +46,12 @@ def _answers(
     answers: list[Any] = [None] * len(asked)
     scoring = [i for i, question in enumerate(asked) if isinstance(question, Request)]
     writing = [i for i, question in enumerate(asked) if isinstance(question, Continue)]
-    scores = scorer.score([asked[i] for i in scoring])  # type: ignore[misc]
-    for i, score in zip(scoring, scores, strict=True):
-        answers[i] = score
-    prompts = [(asked[i].prompt, asked[i].config) for i in writing]  # type: ignore[union-attr]
-    for place, completion in complete(model, tokenizer, prompts, reporter):
-        answers[writing[place]] = completion
+    if scoring:
+        scores = scorer.score([asked[i] for i in scoring])  # type: ignore[misc]
+        for i, score in zip(scoring, scores, strict=True):
+            answers[i] = score
+    if writing:
+        prompts = [(asked[i].prompt, asked[i].config) for i in writing]  # type: ignore[union-attr]
+        for place, completion in complete(model, tokenizer, prompts, reporter):
+            answers[writing[place]] = completion
     return answers
