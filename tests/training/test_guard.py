@@ -17,7 +17,7 @@ from gptwo.artifacts import read_json
 from gptwo.errors import DivergedError, Interrupted
 from gptwo.tokens.shards import open_shards
 from gptwo.training import guard as guards
-from gptwo.training import loop
+from gptwo.training import loop, parallel
 from gptwo.training.config import TrainingConfig
 from gptwo.training.guard import WINDOW, Guard, judge
 from gptwo.training.run import Run
@@ -31,7 +31,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 def spoil(patch: pytest.MonkeyPatch, at: dict[int, float]) -> None:
     """Make the gradient of some steps (counted from 0) so many times what it is, and the loss."""
-    plain = loop.gather_gradients
+    plain = parallel.gather_gradients
 
     def gather(run: Run, step: int) -> float:
         loss = plain(run, step)
@@ -40,7 +40,7 @@ def spoil(patch: pytest.MonkeyPatch, at: dict[int, float]) -> None:
                 weight.grad *= at[step]
         return loss * at.get(step, 1.0)
 
-    patch.setattr(loop, "gather_gradients", gather)
+    patch.setattr(parallel, "gather_gradients", gather)
 
 
 @pytest.mark.parametrize("factor, found", [(float("nan"), "nan"), (float("inf"), "inf")])
@@ -73,13 +73,13 @@ def test_a_skipped_step_leaves_the_weights_alone(
     """The loss of the step after is that of the weights before, on the batch that is its own."""
     seen: dict[int, list[torch.Tensor]] = {}
     spoil(monkeypatch, {4: float("nan")})
-    poisoned = loop.gather_gradients
+    poisoned = parallel.gather_gradients
 
     def gather(run: Run, step: int) -> float:
         seen[step] = [weight.detach().clone() for weight in run.model.parameters()]
         return poisoned(run, step)
 
-    monkeypatch.setattr(loop, "gather_gradients", gather)
+    monkeypatch.setattr(parallel, "gather_gradients", gather)
     train_small(tmp_path, inputs, LONG)
     same = [all(map(torch.equal, seen[step], seen[step + 1])) for step in range(15)]
     assert same == [step == 4 for step in range(15)]
@@ -91,13 +91,13 @@ def test_many_bad_batches_in_a_row_roll_the_weights_back(
     """Steps 8 to 11 are bad: back to step 6 (7 was good, but is no checkpoint), on at step 12."""
     seen: dict[int, torch.Tensor] = {}
     spoil(monkeypatch, dict.fromkeys(range(7, 11), float("nan")))
-    poisoned = loop.gather_gradients
+    poisoned = parallel.gather_gradients
 
     def gather(run: Run, step: int) -> float:
         seen[step] = run.model.wte.weight.detach().clone()
         return poisoned(run, step)
 
-    monkeypatch.setattr(loop, "gather_gradients", gather)
+    monkeypatch.setattr(parallel, "gather_gradients", gather)
     heard = Listens()
     train_small(tmp_path, inputs, LONG, reporter=heard)
     assert [row["step"] for row in rows(tmp_path) if "skipped" in row] == [8, 9, 10, 11]
