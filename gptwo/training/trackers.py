@@ -85,6 +85,7 @@ class TensorBoard:
 
     def text(self, step: int, name: str, text: str) -> None:
         self._writer.add_text(name, text, step)
+        self._writer.flush()  # texts are few, and are not told again after a kill
 
     def close(self) -> None:
         self._writer.close()

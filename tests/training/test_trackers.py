@@ -201,9 +201,14 @@ def test_tensorboard_files_by_its_own_reader(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setattr(trackers, "STEP_SECONDS", 0.0)
-    run_steps(tmp_path, ("tensorboard",), 1, 7).close()
+    folder = str(tmp_path / "trackers/tensorboard")
+    killed = run_steps(tmp_path, ("tensorboard",), 1, 7)
+    events = EventAccumulator(folder)
+    events.Reload()  # as a kill now would leave it
+    assert [event.step for event in events.Tensors("sample/text_summary")] == [2, 4, 6]
+    killed.close()
     run_steps(tmp_path, ("tensorboard",), 5, 9, scale=10.0).close()
-    events = EventAccumulator(str(tmp_path / "trackers/tensorboard"))
+    events = EventAccumulator(folder)
     events.Reload()
     found = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert found == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 50), (6, 60), (7, 70), (8, 80), (9, 90)]
