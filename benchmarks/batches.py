@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ import torch
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES
 from gptwo.tokens.shards import Shards, open_shards
+from gptwo.training import forward
 from gptwo.training.batches import Batches, batches
+from gptwo.training.config import TrainingConfig
 from gptwo.training.epochs import make_order
 from gptwo.world import machine
 
@@ -41,7 +44,9 @@ SHAPES = {"nano": (32, 256), "nanogpt_default": (12, 1024), "paper": (512, 1024)
 def peer(checkout: Path, data: Path, rows: int, n_ctx: int) -> Callable[[], Any]:
     """nanoGPT's get_batch with the globals that it expects."""
     tree = ast.parse((checkout / "train.py").read_text(encoding="utf-8"))
-    found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "get_batch"]
+    found: list[ast.stmt] = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "get_batch"
+    ]
     space = {
         "os": os,
         "np": np,
@@ -67,7 +72,8 @@ def seconds(work: Callable[[int], Any], first: int, times: int) -> float:
 def compare(reads: Batches, other: Callable[[], Any], turns: int) -> dict[str, Any]:
     """Both in turns, each for about the time of 2 million tokens."""
     times = max(2_000_000 // (reads.rows * reads.n_ctx), 3)
-    other(), reads.at(0)
+    other()
+    reads.at(0)
     ours, theirs = [], []
     for turn in range(turns):
         ours.append(seconds(reads.at, turn * times, times))
@@ -83,14 +89,13 @@ def compare(reads: Batches, other: Callable[[], Any], turns: int) -> dict[str, A
 
 def share_of_step(reads: Batches) -> float:
     """Reading over reading and the gradient of a nano model, at the same batch."""
+    config = TrainingConfig()
     with torch.random.fork_rng():
-        model = GPT2(
-            type(SIZES["nano"])(**{**vars(SIZES["nano"]), "vocab_size": reads.tokens.vocab_size})
-        )
+        model = GPT2(replace(SIZES["nano"], vocab_size=reads.tokens.vocab_size))
 
     def gradient(step: int) -> None:
         for x, y in zip(*(part.split(8) for part in reads.at(step)), strict=True):
-            model.loss(x, y).backward()
+            forward.loss(model, x, y, config).backward()
 
     gradient(0)
     both = statistics.median(seconds(gradient, 10 * turn, 1) for turn in range(7))

@@ -24,7 +24,6 @@ import numpy as np
 from gptwo.world import machine
 
 CHILD = "child"
-SETTINGS = {"steps": 1, "warmup_steps": 0, "validation_interval": 0, "checkpoint_interval": 0}
 
 
 def make_tokens(data: Path, folder: Path) -> None:
@@ -51,7 +50,14 @@ def step(folder: Path, size: str, batch_tokens: int, micro_batch: int, threads: 
     from gptwo.training.loop import train
     from gptwo.world import here
 
-    config = TrainingConfig(batch_tokens=batch_tokens, micro_batch=micro_batch, **SETTINGS)
+    config = TrainingConfig(
+        steps=1,
+        batch_tokens=batch_tokens,
+        micro_batch=micro_batch,
+        warmup_steps=0,
+        validation_interval=0,
+        checkpoint_interval=0,
+    )
     out = folder / f"out-{batch_tokens}"
     train(
         config,
