@@ -133,16 +133,7 @@ def choose(
     _check(budget_seconds, size, settings, world)
     keep_freed_memory()
     ladder = _ladder(vocab_size, corpus_tokens, size, settings)
-    deadline = started + min(MEASURING_SECONDS, SHARE_FOR_MEASURING * budget_seconds)
-    rates: dict[str, float] = {}
-    losses: dict[str, float] = {}
-    for name, model in ladder.items():
-        reporter.check()
-        rates[name] = _rate(model, world, deadline, rates, ladder)
-        read = min(rates[name] * _seconds_of_steps(budget_seconds), MOST_EPOCHS * corpus_tokens)
-        losses[name] = LAW.loss(model.parameters(), max(read, 1.0), corpus_tokens)
-        if losses[name] > min(losses.values()):
-            break
+    rates, losses = _compared(ladder, budget_seconds, corpus_tokens, world, reporter)
     best = min(losses, key=losses.__getitem__)
     model, rate = ladder[best], rates[best]
     left = budget_seconds - (time.monotonic() - started)
@@ -180,6 +171,27 @@ def choose(
         },
         sentence=sentence,
     )
+
+
+def _compared(
+    ladder: Mapping[str, GPT2Config],
+    seconds: float,
+    corpus_tokens: int,
+    world: World,
+    reporter: Reporter,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Tokens per second and the loss foretold of each size, up to the first that ends higher."""
+    deadline = time.monotonic() + min(MEASURING_SECONDS, SHARE_FOR_MEASURING * seconds)
+    rates: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    for name, model in ladder.items():
+        reporter.check()
+        rates[name] = _rate(model, world, deadline, rates, ladder)
+        read = min(rates[name] * _seconds_of_steps(seconds), MOST_EPOCHS * corpus_tokens)
+        losses[name] = LAW.loss(model.parameters(), max(read, 1.0), corpus_tokens)
+        if losses[name] > min(losses.values()):
+            break
+    return rates, losses
 
 
 def _seconds_of_steps(seconds: float) -> float:

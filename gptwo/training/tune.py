@@ -78,7 +78,6 @@ def tune(
     tokenizer: Path,
     out: Path,
     world: World | None = None,
-    settings: Collection[str] = (),
     accept_changes: Collection[str] = (),
     reporter: Reporter = SILENT,
 ) -> TrainingConfig:
@@ -86,12 +85,11 @@ def tune(
 
     Trials are runs under `out`/tune; `out`/tune.json has the losses of all and the chosen rate.
     What is there is not done again: a stopped or killed search goes on, a finished one returns at
-    once. `settings` are those given by hand. Raises `UsageError` where one of them is the rate, the
-    run is too short for trials of 20 steps, or the search was begun with other settings, and
-    `DivergedError` when every rate diverged.
+    once. Raises `UsageError` where the run is too short for trials of 20 steps or the search was
+    begun with other settings, and `DivergedError` when every rate diverged.
     """
     world = world or here()
-    _check(config, world, settings)
+    _check(config, world)
     folders = (tokens,) if isinstance(tokens, Path) else tuple(tokens)
     manifests = [read_manifest(folder) for folder in folders]
     model = replace(model, vocab_size=manifests[0].details["vocab_size"])
@@ -116,17 +114,7 @@ def tune(
             asked=asked,
             trials=_known(out / TUNE, asked, accept_changes),
         )
-        done = [_measured(search, 1, factor) for factor in FACTORS]
-        for _ in range(MOST_BEYOND):  # the best is at an edge: look beyond it
-            best = min(done, key=_order).factor
-            if best not in (edges := (done[0].factor, done[-1].factor)):
-                break
-            if best == edges[0]:
-                done.insert(0, _measured(search, 1, best / 2))
-            else:
-                done.append(_measured(search, 1, best * 2))
-        survivors = sorted(done, key=_order)[:SURVIVORS]
-        chosen = min((_measured(search, 2, trial.factor) for trial in survivors), key=_order)
+        chosen = _best(search)
         if chosen.valid_loss is None:
             raise DivergedError(
                 f"all of {len(search.trials)} trials diverged, the last at rate {chosen.lr:.3g}",
@@ -139,13 +127,17 @@ def tune(
     return replace(config, lr=chosen.lr, muon_lr=chosen.muon_lr)
 
 
-def _check(config: TrainingConfig, world: World, settings: Collection[str]) -> None:
+def refuse_named_rate(settings: Collection[str]) -> None:
+    """A `UsageError` where the rate to be chosen is one of the settings given by hand."""
     for name in (line.partition("=")[0].strip() for line in settings):
         if name in RATES:
             raise UsageError(
                 f"{name} is chosen by --tune, and given as a setting too",
                 remedy="leave one of them out",
             )
+
+
+def _check(config: TrainingConfig, world: World) -> None:
     least = math.ceil(LEAST_STEPS / SHARES[1])
     if config.steps < least:
         raise UsageError(
@@ -173,6 +165,19 @@ def _known(path: Path, asked: dict[str, Any], accept_changes: Collection[str]) -
             remedy="give those it was begun with, or choose another --out",
         )
     return [Trial(**line) for line in known["trials"]]
+
+
+def _best(search: _Search) -> Trial:
+    """Both rounds: what comes out of the second one first."""
+    done = [_measured(search, 1, factor) for factor in FACTORS]
+    for _ in range(MOST_BEYOND):  # the best is at an edge: look beyond it
+        best, lowest, highest = min(done, key=_order).factor, done[0].factor, done[-1].factor
+        if best == lowest:
+            done.insert(0, _measured(search, 1, best / 2))
+        elif best == highest:
+            done.append(_measured(search, 1, best * 2))
+    survivors = sorted(done, key=_order)[:SURVIVORS]
+    return min((_measured(search, 2, trial.factor) for trial in survivors), key=_order)
 
 
 def _order(trial: Trial) -> tuple[float, float]:

@@ -12,7 +12,14 @@ from small_run import SHORT, TINY, Inputs
 from gptwo.errors import DivergedError, Interrupted, UsageError
 from gptwo.training import tune as room
 from gptwo.training.config import TrainingConfig
-from gptwo.training.tune import FACTORS, SHARE_OF_RUN, TUNE, trial_config, tune
+from gptwo.training.tune import (
+    FACTORS,
+    SHARE_OF_RUN,
+    TUNE,
+    refuse_named_rate,
+    trial_config,
+    tune,
+)
 from gptwo.world import World
 
 LONG = replace(SHORT, steps=1_000, warmup_steps=100, lr=4e-3, validation_tokens=512)
@@ -137,7 +144,8 @@ def test_what_cannot_be_tuned_is_refused(
 ) -> None:
     tried = pretended(lambda lr: 3.0)
     with pytest.raises(UsageError, match=r"training\.lr is chosen by --tune"):
-        search(tmp_path, inputs, settings=("training.seed=1", "training.lr=3e-4"))
+        refuse_named_rate(("training.seed=1", "training.lr=3e-4"))
+    refuse_named_rate(("training.seed=1",))
     with pytest.raises(UsageError, match="a trial would have 19"):
         search(tmp_path, inputs, replace(LONG, steps=999))
     with pytest.raises(UsageError, match="by one process"):
