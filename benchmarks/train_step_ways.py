@@ -23,7 +23,7 @@ from gptwo.training.config import TrainingConfig
 from gptwo.training.optim import clip_gradients, make_optimizer
 from gptwo.training.speed import keep_freed_memory, peak_memory_mb
 
-CONFIG = TrainingConfig(lr=6e-4, beta2=0.95, weight_decay=0.1, clip=1.0)
+CONFIG = TrainingConfig(optimizer="adamw", lr=6e-4, beta2=0.95, weight_decay=0.1, clip=1.0)
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # nn.Linear in nanoGPT
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -85,8 +85,9 @@ def make_step(job: dict[str, Any]) -> Callable[[], float]:
     if own:
         mine.to(job["device"])
     model, loss = WAYS[job["way"].split("_")[0]](mine, job)
-    rows = torch.randint(mine.config.vocab_size, (job["rows"], mine.config.n_ctx + 1))
-    rows = rows.to(job["device"])
+    source = torch.Generator().manual_seed(1)  # the peers have drawn weights of their own
+    size = (job["rows"], mine.config.n_ctx + 1)
+    rows = torch.randint(mine.config.vocab_size, size, generator=source).to(job["device"])
     x, y = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
     del mine
     if own:
