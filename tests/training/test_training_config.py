@@ -1,6 +1,6 @@
 import pytest
 
-from gptwo.training.config import TrainingConfig
+from gptwo.training.config import TrainingConfig, paper
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,12 @@ from gptwo.training.config import TrainingConfig
 def test_out_of_range_settings_are_named(field: str, value: float | str) -> None:
     with pytest.raises(ValueError, match=field):
         TrainingConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_papers_recipe_is_adamw_along_a_cosine() -> None:
+    config = paper(TrainingConfig(steps=7, seed=3), lr=6e-4)
+    kept = (config.steps, config.seed, config.batch_tokens)
+    assert kept == (7, 3, TrainingConfig().batch_tokens)
+    assert (config.optimizer, config.schedule, config.lr) == ("adamw", "cosine", 6e-4)
+    assert (config.beta1, config.beta2, config.weight_decay, config.clip) == (0.9, 0.95, 0.1, 1.0)
+    assert config.lr_final_ratio == 0.1
