@@ -196,11 +196,11 @@ def run_trial(folder: Path, out: Path, trial: Trial) -> None:
     sys.stdout.write(f"{out} {json.dumps(lines[-1])}\n")
 
 
-def times(folder: Path, trials: list[str], turns: int = 12) -> None:
+def times(folder: Path, trials: list[str], turns: int = 5) -> None:
     """Processor seconds per 1,000 tokens of the steps of each trial, turn by turn.
 
-    A turn is a step at the beginning, in the middle and at the end of the run, weighted alike by
-    tokens: stairs count with what they cost on the whole. The median turn is given.
+    A turn is ten steps spread over the run, so that stairs count with what they cost on the whole.
+    The median turn is given, and the median of the ratios to the first trial in the same turn.
     """
     tokens = open_shards(folder, "train")
     found: dict[str, list[float]] = {text: [] for text in trials}
