@@ -1,7 +1,6 @@
 """Whole processes: killed, asked to stop, started twice."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -41,16 +40,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) -> dict[str,
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(
-    tmp_path: Path, inputs: Inputs, whole: dict[str, bytes]
+def test_killed_and_stopped_at_random_moments_it_ends_with_the_same_bytes(
+    tmp_path: Path, inputs: Inputs
 ) -> None:
-    chance = random.Random(0)
-    for _ in range(3):
-        process = start(tmp_path / "parts", inputs)
-        time.sleep(chance.uniform(0.0, 0.6))
-        process.kill()
-        process.communicate(timeout=60)
-    assert finish(tmp_path / "parts", inputs) == whole
+    """Weights, optimiser, metrics; with dropout, accumulation, epochs, Muon, skips, rollbacks."""
+    ran = subprocess.run(
+        [sys.executable, HERE / "killed_runs.py", tmp_path, *inputs],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert sum(int(line.split()[-4]) for line in ran.stdout.splitlines()) >= 6, ran.stdout
 
 
 @pytest.mark.slow
@@ -68,6 +69,26 @@ def test_asked_to_stop_it_commits_and_exits_75(
     assert process.returncode == 75, said
     step = int(metrics.read_text().splitlines()[-1].split(":")[1].split(",")[0])
     assert (tmp_path / "parts" / "checkpoints" / f"step-{step:08d}" / "manifest.json").exists()
+    assert finish(tmp_path / "parts", inputs) == whole
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_it_at_once_and_what_is_committed_stays(
+    tmp_path: Path, inputs: Inputs, whole: dict[str, bytes]
+) -> None:
+    """Both come while the process stands still: before the next step both are there."""
+    process = start(tmp_path / "parts", inputs)
+    checkpoints = tmp_path / "parts" / "checkpoints"
+    while not list(checkpoints.glob("step-*/manifest.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)
+    committed = {path.name for path in checkpoints.glob("step-*")}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        os.kill(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "once more to exit at once" in said
+    assert {path.name for path in checkpoints.glob("step-*")} == committed
     assert finish(tmp_path / "parts", inputs) == whole
 
 
