@@ -102,7 +102,8 @@ def check_plan(
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     """Name -> "name: old -> new" where two plans differ in what determines the result."""
-    lines = differences(*({part: plan.get(part) for part in BINDING} for plan in (old, new)))
+    before, after = ({part: plan.get(part) for part in BINDING} for plan in (old, new))
+    lines = differences(before, after)
     return {line.split(":")[0]: line for line in lines}
 
 
