@@ -4,7 +4,7 @@
     python experiments/scaling.py fit experiments/scaling.jsonl
     python experiments/scaling.py plot experiments/scaling.jsonl docs/scaling.svg
 
-A sweep trains every shape on 0.5, 1, 2, ... million tokens, on one thread, as `--budget` would set it
+A sweep trains every shape on 0.5, 1, 2, ... million tokens, on one thread, as `--budget` sets it
 up; runs that are in the file are not made again. Two processes may share the shapes.
 """
 
