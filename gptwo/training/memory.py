@@ -33,28 +33,34 @@ SAID_BY_ALLOCATORS = ("out of memory", "allocate memory", "not enough memory", "
 Result = TypeVar("Result")
 
 
-def bytes_needed(model: GPT2Config, rows: int) -> tuple[int, int]:
+def bytes_needed(model: GPT2Config, rows: int, config: TrainingConfig) -> tuple[int, int]:
     """What weights, gradients and moments take, and what `rows` rows take beside them.
 
-    An estimate within about a fifth for float32 without activation checkpointing.
+    An estimate: nine measurements in float32 on a processor lay 7% below it to 23% above.
     """
-    kept = KEPT_PER_LAYER * model.n_layer + KEPT_ONCE
-    rows_take = rows * model.n_ctx * model.n_embd * kept * 4
+    layers = 1 if config.activation_checkpointing else model.n_layer
+    kept = KEPT_PER_LAYER * layers + KEPT_ONCE + model.n_layer - layers
+    rows_take = rows * model.n_ctx * model.n_embd * kept * (2 if config.precision == "bf16" else 4)
     return BYTES_PER_PARAMETER * model.parameters(), rows_take + LOGITS_BYTES
 
 
 def check_memory(config: TrainingConfig, model: GPT2Config, device: str) -> None:
-    """Refuse, before anything is allocated, a model that cannot fit. Raises `ResourceError`."""
+    """Refuse, before anything is allocated, a model that cannot fit. Raises `ResourceError`.
+
+    A sharded one is not judged: what each process holds depends on how many there are.
+    """
+    if config.sharding:
+        return
     rows = min(config.micro_batch, max(config.batch_tokens // model.n_ctx, 1))
     there_is = bytes_available(device)
-    state, _ = bytes_needed(model, rows)
-    if CERTAIN * sum(bytes_needed(model, rows)) <= there_is:
+    state, _ = bytes_needed(model, rows, config)
+    if CERTAIN * sum(bytes_needed(model, rows, config)) <= there_is:
         return
     fitting = rows
-    while fitting and sum(bytes_needed(model, fitting)) > there_is:
+    while fitting and sum(bytes_needed(model, fitting, config)) > there_is:
         fitting //= 2
     raise ResourceError(
-        f"{_estimate(model, rows)}, and {there_is / 1e9:,.1f} GB are free on {device}",
+        f"{_estimate(model, rows, config)}, and {there_is / 1e9:,.1f} GB are free on {device}",
         remedy=f"set training.micro_batch={fitting} (the result is the same but for rounding)"
         if fitting
         else "choose a smaller --size"
@@ -83,7 +89,7 @@ def within_memory(run: Run, work: Callable[[Run], Result]) -> tuple[Run, Result]
         if rows == 1:
             raise ResourceError(
                 f"out of memory on {run.device} with one row at a time; "
-                f"{_estimate(run.model.config, 1)}",
+                f"{_estimate(run.model.config, 1, run.config)}",
                 remedy="choose a smaller --size or model.n_ctx; the last checkpoint is intact",
             )
         run.reporter.say(
@@ -122,8 +128,8 @@ def bytes_available(device: str, root: Path = Path("/sys/fs/cgroup")) -> float:
     return max(min(limits), 0)
 
 
-def _estimate(model: GPT2Config, rows: int) -> str:
-    state, rows_take = bytes_needed(model, rows)
+def _estimate(model: GPT2Config, rows: int, config: TrainingConfig) -> str:
+    state, rows_take = bytes_needed(model, rows, config)
     return (
         f"training {model.parameters():,} parameters takes about {(state + rows_take) / 1e9:,.1f} "
         f"GB: {state / 1e9:,.1f} for weights, gradients and moments, {rows_take / 1e9:,.1f} for "

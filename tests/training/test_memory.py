@@ -145,7 +145,7 @@ def test_what_cannot_fit_is_refused_before_it_is_allocated(
         train_small(tmp_path / "run", inputs, config, shape)
     assert error.value.exit_code == 5 and "smaller --size" in error.value.remedy
     assert not (tmp_path / "run").exists()
-    state, rows = bytes_needed(SIZES["small"], 64)
+    state, rows = bytes_needed(SIZES["small"], 64, config)
     monkeypatch.setattr(memory, "bytes_available", lambda device: state + rows // 4)
     with pytest.raises(ResourceError) as error:
         check_memory(replace(config, micro_batch=64, batch_tokens=1 << 20), SIZES["small"], "cpu")
