@@ -24,6 +24,7 @@ from pathlib import Path
 from gptwo.progress import Reporter
 from gptwo.training.budget import choose_once
 from gptwo.training.loop import train
+from gptwo.training.run import Sitting
 from gptwo.world import here
 
 tokens, tokenizer, out = (Path(word) for word in sys.argv[1:4])
@@ -31,7 +32,7 @@ world, reporter = here(), Reporter()
 choice = choose_once(out, float(sys.argv[4]), tokens=tokens, world=world, reporter=reporter)
 train(
     choice.training, choice.model, tokens=tokens, tokenizer=tokenizer, out=out, world=world,
-    seconds=choice.seconds, reporter=reporter,
+    sitting=Sitting(seconds=choice.seconds), reporter=reporter,
 )
 """
 

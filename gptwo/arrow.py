@@ -144,7 +144,7 @@ def _intact(run: Run, stage: Stage) -> bool:
 
 def _set_aside(run: Run, stage: Stage, entry: dict[str, Any]) -> None:
     shelf = run.path(f"previous/{stage.name}-{entry['key'][:12]}")
-    present = [part for part in stage.parts if run.path(part).exists()]
+    present = [part for part in (*stage.parts, *stage.may_have) if run.path(part).exists()]
     if present:
         run.reporter.say(f"{stage.name}: settings or inputs changed, made anew")
         shutil.rmtree(shelf, ignore_errors=True)
@@ -162,7 +162,7 @@ def _restore(run: Run, stage: Stage, key: str) -> bool:
     if not (shelf / "entry.json").exists():
         return False
     entry = read_json(shelf / "entry.json")
-    for part in stage.parts:
+    for part in (*stage.parts, *stage.may_have):
         if (shelf / part).exists():
             (shelf / part).rename(run.path(part))
     shutil.rmtree(shelf)

@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "report": ("report.html", ("jinja2", "matplotlib")),
     "eval": ("scores of summaries and translations", ("rouge-score", "sacrebleu")),
     "formats": ("convert to gguf and onnx, from TensorFlow", ("gguf", "onnx", "google-crc32c")),
+    "track": ("train --track tensorboard", ("tensorboard",)),
     "demo": ("reproduce demo", ("starlette", "uvicorn")),
 }
 KERNELS = (
@@ -30,6 +31,7 @@ KERNELS = (
     "minhash",
     "ngrams",
     "records",
+    "step",
 )
 
 

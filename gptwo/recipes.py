@@ -14,7 +14,7 @@ from gptwo.errors import UsageError
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.text.config import SampleConfig
 from gptwo.tokens.config import PackConfig, TokenizerConfig
-from gptwo.training.config import TrainingConfig
+from gptwo.training.config import TrainingConfig, paper, rate_for
 from gptwo.web.config import CrawlConfig, LinksConfig
 from gptwo.zeroshot.config import EvalConfig
 
@@ -61,7 +61,6 @@ def demo() -> Recipe:
             steps=2_400,
             batch_tokens=4_096,
             micro_batch=16,
-            lr=6e-3,
             validation_interval=200,
             checkpoint_interval=400,
         ),
@@ -82,7 +81,6 @@ def laptop() -> Recipe:
         training=TrainingConfig(
             steps=6_000,
             batch_tokens=4_096,
-            lr=4e-3,
             warmup_steps=200,
             validation_interval=300,
             checkpoint_interval=500,
@@ -122,14 +120,16 @@ def _released(size: str, lr: float) -> Recipe:
         name=size,
         size=size,
         model=SIZES[size],
-        training=TrainingConfig(
-            steps=19_073,
-            batch_tokens=512 * 1024,
+        training=paper(
+            TrainingConfig(
+                steps=19_073,
+                batch_tokens=512 * 1024,
+                warmup_steps=700,
+                validation_interval=250,
+                validation_tokens=1 << 20,
+                checkpoint_interval=1_000,
+            ),
             lr=lr,
-            warmup_steps=700,
-            validation_interval=250,
-            validation_tokens=1 << 20,
-            checkpoint_interval=1_000,
         ),
     )
 
@@ -195,6 +195,13 @@ class ModelAndTraining:
 
     model: GPT2Config
     training: TrainingConfig = TrainingConfig()
+
+
+def training_of(recipe: str, model: GPT2Config) -> TrainingConfig:
+    """`gptwo train`'s settings before any is named: "fast", or the "paper"'s reproductions'."""
+    if recipe == "fast":
+        return TrainingConfig()
+    return paper(TrainingConfig(), lr=rate_for(model))
 
 
 def model_of_size(size: str) -> GPT2Config:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gptwo.artifacts import digest, fingerprint_inputs, read_json, read_manifest, write_json
-from gptwo.config import from_dict, to_dict, with_settings
+from gptwo.config import from_dict, to_dict
 from gptwo.errors import DataError
 from gptwo.progress import Reporter
-from gptwo.recipes import ModelAndTraining, Recipe
+from gptwo.recipes import Recipe
 
 RUN = "run.json"
 
@@ -22,8 +22,8 @@ RUN = "run.json"
 class Stage:
     """One step of the arrow.
 
-    `parts` are the files and folders it owns in the run folder; `settings` what its result depends
-    on besides the stages named in `after`.
+    `parts` are the files and folders it owns in the run folder, `may_have` those it does not always
+    make; `settings` what its result depends on besides the stages named in `after`.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Stage:
     settings: Callable[["Run"], Any]
     make: Callable[["Run"], str]  # returns the fingerprint of what it made
     wanted: Callable[[Recipe], bool] = lambda recipe: True
+    may_have: tuple[str, ...] = ()
 
 
 class Run:
@@ -135,7 +136,7 @@ def _make_tokens(run: Run) -> str:
 
 
 def _training_settings(run: Run) -> dict[str, Any]:
-    """Both configs; under a budget, the choice made once for these tokens and this budget."""
+    """Both configs and the time; under a budget, the choice made once for these tokens."""
     budget = run.state["budget"]
     if not budget:
         return {"model": to_dict(run.recipe.model), "training": to_dict(run.recipe.training)}
@@ -153,24 +154,32 @@ def _training_settings(run: Run) -> dict[str, Any]:
             here(),
             run.reporter,
             size=budget["size"],
+            settings=tuple(budget["settings"]),
         )
-        settings = ModelAndTraining(model=made.model, training=made.training)
-        run.state["choice"] = {
+        settings = {"model": to_dict(made.model), "training": to_dict(made.training)}
+        choice = {
             "asked": asked,
             "size": made.size,
+            "sentence": made.sentence,
             "measured": made.measured,
-            "settings": to_dict(with_settings(settings, budget["settings"])),
+            "settings": {**settings, "seconds": made.seconds},
         }
+        run.state["choice"] = choice
         run.save()
-    choice = run.state["choice"]
-    run.state["recipe"] |= {"size": choice["size"], **choice["settings"]}  # what is really done
-    return choice["settings"]
+    settings = choice["settings"]
+    run.state["recipe"] |= {  # what is really done
+        "size": choice["size"],
+        **{part: settings[part] for part in ("model", "training")},
+    }
+    return settings
 
 
 def _make_training(run: Run) -> str:
     from gptwo.model.sizes import GPT2Config
+    from gptwo.text.watch import sampler
     from gptwo.training.config import TrainingConfig
     from gptwo.training.loop import train
+    from gptwo.training.run import Sitting
 
     settings = _training_settings(run)
     checkpoint = train(
@@ -179,6 +188,10 @@ def _make_training(run: Run) -> str:
         tokens=run.path("tokens"),
         tokenizer=run.path("tokenizer"),
         out=run.folder,
+        sitting=Sitting(
+            seconds=settings.get("seconds", 0.0),
+            at_validation=sampler(run.path("tokenizer"), run.folder, run.recipe.prompts[:1]),
+        ),
         reporter=run.reporter,
     )
     return read_manifest(checkpoint).fingerprint
@@ -290,6 +303,7 @@ STAGES = (
         ("tokens", "tokenizer"),
         _training_settings,
         _make_training,
+        may_have=("samples.jsonl", "pace.json"),
     ),
     Stage(
         "scores",

@@ -42,7 +42,7 @@ ALLOWED = {
     "model": LEAVES,
     "formats": LEAVES | {"model", "tokens"},
     "text": LEAVES | {"model", "tokens"},
-    "training": LEAVES | {"model", "tokens"},
+    "training": LEAVES | {"model", "tokens", "native"},
     "zeroshot": LEAVES | {"model", "tokens", "text"},
     "language_model": LEAVES | {"model", "tokens", "text", "zeroshot", "web"},
     "verify": LEAVES | {"model", "tokens", "language_model"},

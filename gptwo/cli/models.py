@@ -6,11 +6,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from gptwo.cli.options import PLAIN, Model, Out, default_data
+from gptwo.cli.options import PLAIN, TRAINING, Model, Out, TrainOptions, default_data
 from gptwo.console import (
     Call,
     ask_line,
     has_only_settings,
+    parse_seconds,
     print_result,
     print_scores,
     print_settings,
@@ -24,13 +25,12 @@ SAMPLING = SampleConfig()
 
 
 def train(
-    tokens: Path,
+    tokens: tuple[Path, ...],
     /,
     *,
     tokenizer: Path,
     out: Out,
-    size: str = "micro",
-    accept_change: tuple[str, ...] = (),
+    options: Annotated[TrainOptions, Parameter(name="*")] = TRAINING,
     call: Call = PLAIN,
 ) -> None:
     """Token shards -> checkpoints; run it again to go on after a stop or a kill.
@@ -38,32 +38,53 @@ def train(
     Parameters
     ----------
     tokens
-        A folder made by `gptwo pack`.
+        Folders made by `gptwo pack` with one tokenizer; of several, training.mix gives the shares.
     tokenizer
         The tokenizer the tokens were made with.
-    size
-        Model size; see `gptwo doctor`.
-    accept_change
-        A setting that may differ from the interrupted run's, by name.
     """
     from gptwo.config import with_settings
-    from gptwo.recipes import ModelAndTraining, model_of_size
+    from gptwo.recipes import ModelAndTraining, model_of_size, training_of
 
-    config = with_settings(ModelAndTraining(model=model_of_size(size)), call.set)
+    shape = model_of_size(options.size or "micro")
+    training = training_of(options.recipe, shape)
+    config = with_settings(ModelAndTraining(model=shape, training=training), call.set)
     if call.dry_run:
         return print_settings(config)
-    from gptwo.training.loop import train as run
+    from gptwo.text.watch import sampler
+    from gptwo.training.begin import Asked, begin
+    from gptwo.training.checkpoint import best
+    from gptwo.training.run import Sitting
+    from gptwo.training.trackers import Trackers
+    from gptwo.world import here
 
-    checkpoint = run(
+    if not tokens:
+        raise UsageError("no token folder is named", remedy="make one with gptwo pack")
+    trackers = Trackers(options.track)
+    sitting = Sitting(
+        accept_changes=options.accept_change,
+        drop_damaged=options.drop_damaged,
+        at_validation=sampler(tokenizer, out, tell=trackers.text),
+        trackers=trackers,
+    )
+    asked = Asked(
+        size=options.size,
+        seconds=parse_seconds(options.budget),
+        tune=options.tune,
+        settings=call.set,
+    )
+    checkpoint = begin(
         config.training,
         config.model,
+        asked,
         tokens=tokens,
         tokenizer=tokenizer,
         out=out,
-        accept_changes=accept_change,
+        sitting=sitting,
         reporter=reporter_for(call),
     )
-    print_result({"checkpoint": str(checkpoint)}, call)
+    if here().is_first:
+        kept = best(checkpoint.parent)
+        print_result({"checkpoint": str(checkpoint), "best": str(kept) if kept else None}, call)
 
 
 def evaluate(
@@ -177,26 +198,33 @@ def sample(
 
 
 def report(
-    run: Path,
+    runs: tuple[Path, ...],
     /,
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     call: Call = PLAIN,
 ) -> None:
-    """One self-contained HTML page about a run.
+    """One self-contained HTML page about a run, or about the trainings of several.
 
     Parameters
     ----------
-    run
-        A run folder.
+    runs
+        Run folders: one for all that is known of it, several for their curves side by side.
     out
-        The page; RUN/report.html when not given.
+        The page; RUN/report.html, or LAST/compare.html of several, when not given.
     """
     if has_only_settings(call):
         return
-    from gptwo.report.page import write_report
+    from gptwo.report.page import write_comparison, write_report
 
-    print_result({"report": str(write_report(run, out, reporter_for(call)))}, call)
+    if not runs:
+        raise UsageError("no run is named", remedy="name a run folder, or several")
+    reporter = reporter_for(call)
+    if len(runs) == 1:
+        page = write_report(runs[0], out, reporter)
+    else:
+        page = write_comparison(runs, out, reporter)
+    print_result({"report": str(page)}, call)
 
 
 def convert(

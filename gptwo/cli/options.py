@@ -1,8 +1,9 @@
 """What several commands take."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +18,29 @@ Model = Annotated[
     ),
 ]
 PLAIN = Call()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How `gptwo train` goes about it."""
+
+    size: str = ""
+    """Model size, see `gptwo doctor`; micro, or what --budget chooses, when not given."""
+    recipe: Literal["fast", "paper"] = "fast"
+    """fast: Muon, and a rate that falls in a line. paper: AdamW and a cosine."""
+    budget: str = ""
+    """Time for it, such as 10m or 2h: measures this machine and chooses size and steps."""
+    tune: bool = False
+    """First choose the learning rate on held-out text, by short runs."""
+    track: tuple[str, ...] = ()
+    """tensorboard, trackio or wandb; repeatable."""
+    accept_change: tuple[str, ...] = ()
+    """A setting that may differ from the interrupted run's, by name."""
+    drop_damaged: bool = False
+    """Delete a damaged last checkpoint and go on from the one before."""
+
+
+TRAINING = TrainOptions()
 
 
 def default_data(recipe: str = "") -> Path | None:

@@ -1,5 +1,6 @@
 """A training as its folder tells it: curves, what went wrong, samples, the search for a rate."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,13 @@ def trials(run: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def choice(run: Path, notes: list[str]) -> str:
     """Why size and steps are what they are, where a budget of time chose them."""
-    path = run / "budget.json"
-    if not path.exists():
-        return ""
-    return str(or_note(notes, lambda: read_json(path)["choice"]["sentence"], ""))
+    for path in (run / "budget.json", run / "run.json"):
+        if path.exists():
+            found = or_note(notes, partial(_sentence, path), "")
+            if found:
+                return found
+    return ""
+
+
+def _sentence(path: Path) -> str:
+    return str((read_json(path).get("choice") or {}).get("sentence", ""))

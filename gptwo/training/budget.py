@@ -22,7 +22,7 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.progress import SILENT, Reporter, duration
 from gptwo.training import forward
-from gptwo.training.config import TrainingConfig
+from gptwo.training.config import TrainingConfig, rate_for
 from gptwo.training.optim import make_optimizer
 from gptwo.training.pace import SHARE_FOR_STEPS
 from gptwo.training.plan import refuse_foreign
@@ -242,11 +242,6 @@ def recipe(
         validation_tokens=min(max(validated, model.n_ctx), 131_072),
         checkpoint_interval=max(steps // 5, 1),
     )
-
-
-def rate_for(model: GPT2Config) -> float:
-    """Peak rate: 6e-4 at 124M parameters, as the reproductions use, more for smaller models."""
-    return float(f"{6e-4 * (124e6 / model.parameters()) ** 0.35:.1e}")
 
 
 def micro_batch(model: GPT2Config, world: World) -> int:

@@ -6,6 +6,7 @@ time in `experiments/LOG.md`; `paper` has what its reproductions settled on.
 
 from dataclasses import dataclass, replace
 
+from gptwo.model.sizes import GPT2Config
 from gptwo.training.mixture import shares
 
 OPTIMIZERS = ("adamw", "muon")
@@ -79,6 +80,11 @@ class TrainingConfig:
 def paper(config: TrainingConfig, lr: float) -> TrainingConfig:
     """`config` as the paper's reproductions have it: AdamW, a cosine from `lr` to a tenth."""
     return replace(config, optimizer="adamw", schedule="cosine", lr=lr, lr_final_ratio=0.1)
+
+
+def rate_for(model: GPT2Config) -> float:
+    """Peak rate: 6e-4 at 124M parameters, as the reproductions use, more for smaller models."""
+    return float(f"{6e-4 * (124e6 / model.parameters()) ** 0.35:.1e}")
 
 
 def _require(holds: bool, name: str, expected: str) -> None:

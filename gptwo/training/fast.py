@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gptwo.model.gpt2 import GPT2, Attention
+from gptwo.model.gpt2 import GPT2, Attention, Block
 from gptwo.training import kernels
 
 CHUNK_LOGITS = 1 << 25  # numbers held at once: 128 MB. Every chunk reads all of the head, twice
@@ -51,6 +51,7 @@ def loss(model: GPT2, ids: Tensor, targets: Tensor) -> Tensor:
     x, wte = _Embed.apply(model.wte.weight, model.wpe.weight, ids)  # (B T, C)
     branch = bias = None
     for block in model.h:
+        assert isinstance(block, Block)
         x, y = _Norm.apply(x, branch, bias, block.ln_1.weight, block.ln_1.bias, block.ln_1.eps)
         branch, bias = _attend(block.attn, y, ids.shape), block.attn.c_proj.bias
         x, y = _Norm.apply(x, branch, bias, block.ln_2.weight, block.ln_2.bias, block.ln_2.eps)
@@ -128,7 +129,8 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         stream, normalised = slopes
-        x, gain, shift, bias = kernels.norm_back(*ctx.saved_tensors, normalised, stream)
+        total, stats, gain = ctx.saved_tensors
+        x, gain, shift, bias = kernels.norm_back(total, stats, gain, normalised, stream)
         branch = (x, bias) if ctx.branched else (None, None)
         return x, *branch, gain, shift, None
 
@@ -167,7 +169,7 @@ class _Entropy(torch.autograd.Function):
         logits = hidden.new_empty(rows, V)
         to_hidden = torch.empty_like(hidden) if wants else None
         to_weight = torch.empty_like(weight) if wants else None
-        total = 0.0
+        total = hidden.new_zeros((), dtype=torch.float64)
         for start in range(0, N, rows):
             h, t = hidden[start : start + rows], targets[start : start + rows]
             chunk = logits[: len(h)]

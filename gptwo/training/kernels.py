@@ -57,7 +57,8 @@ def norm_back(
     out, sums = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), 3, C)
     arrays = [_at(part) for part in (x, stats, gain, slope, stream, out, sums)]
     kernel().norm_back(*arrays, len(stats), C, len(sums))
-    return out, *sums[0].unbind()
+    gain_slope, shift_slope, bias_slope = sums[0].unbind()
+    return out, gain_slope, shift_slope, bias_slope
 
 
 def gelu(x: Tensor, bias: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ alone.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -44,11 +44,11 @@ from gptwo.training.plan import (
     refuse_foreign,
 )
 from gptwo.training.rollback import roll_back
-from gptwo.training.run import Run
+from gptwo.training.run import Run, Sitting
 from gptwo.training.schedule import learning_rate
 from gptwo.training.sharding import spread, whole
 from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
-from gptwo.training.trackers import NO_TRACKERS, Trackers
+from gptwo.training.trackers import NO_TRACKERS
 from gptwo.training.validation import validate
 from gptwo.training.writer import Writer
 from gptwo.world import World, here
@@ -56,10 +56,6 @@ from gptwo.world import World, here
 METRICS = "metrics.jsonl"  # the same bytes on every run
 TIMINGS = "timings.jsonl"  # never the same twice
 NAMED = 8  # windows of a batch that a message names; the metrics name all
-
-
-def nothing(model: GPT2, step: int) -> None:
-    """What is done after a held-out loss, unless told otherwise."""
 
 
 def train(
@@ -70,22 +66,14 @@ def train(
     tokenizer: Path,
     out: Path,
     world: World | None = None,
-    accept_changes: tuple[str, ...] = (),
-    drop_damaged: bool = False,
-    seconds: float = 0.0,
+    sitting: Sitting = Sitting(),  # noqa: B008 - frozen
     reporter: Reporter = SILENT,
-    at_validation: Callable[[GPT2, int], None] = nothing,
-    trackers: Trackers = NO_TRACKERS,
 ) -> Path:
     """Train to `config.steps`, going on from the last checkpoint under `out` if there is one.
 
     Several folders of `tokens` are read in the shares of `config.mix`, or as one without it.
     Returns the final checkpoint's folder, at once when the run is finished. The model's vocabulary
-    is the tokenizer's. `accept_changes` names settings that may differ from those the run was begun
-    with, such as "training.steps". With `drop_damaged` a damaged last checkpoint is deleted and
-    the one before it serves. With `seconds` the steps become as many as fit into that time.
-    `at_validation` is called with the model and the step after each held-out loss; `trackers` are
-    told what the metrics are.
+    is the tokenizer's.
 
     Raises `DivergedError` when neither skipping bad batches nor going back to a good checkpoint
     helps, `ResourceError` where memory or disk are too small, and `Interrupted`, with a checkpoint
@@ -111,12 +99,12 @@ def train(
             checkpoints = out / "checkpoints"
             checkpoint.remove_unfinished(checkpoints)
             last = checkpoint.newest(checkpoints)
-            pace = Pace(out / PACE, config.steps, seconds)
-            check_names(accept_changes, plan)
-            if last and drop_damaged:
+            pace = Pace(out / PACE, config.steps, sitting.seconds)
+            check_names(sitting.accept_changes, plan)
+            if last and sitting.drop_damaged:
                 last = checkpoint.drop_damaged(checkpoints, reporter)
             if last:
-                plan = check_plan(plan, out / PLAN, last, accept_changes, reporter)
+                plan = check_plan(plan, out / PLAN, last, sitting.accept_changes, reporter)
                 checkpoint.settle(checkpoints, config)
                 known = checkpoint.read_state(last, hashes=False)
                 if known.finished and known.step >= pace.steps():
@@ -147,7 +135,7 @@ def train(
         write_json(own / PLAN, plan)
         pace.resume(out / TIMINGS, state.step)
         config = replace(config, steps=pace.steps(state.step - 1))  # as decided until here
-        trackers = trackers if world.is_first else NO_TRACKERS
+        trackers = sitting.trackers if world.is_first else NO_TRACKERS
         trackers.open(out, plan, step=state.step, reporter=reporter)
         files.callback(trackers.close)
         logged = state.step if last else -1  # lines beyond are of steps that will be made again
@@ -180,14 +168,14 @@ def train(
             device=world.device,
             world=world,
             reporter=reporter,
-            at_validation=at_validation,
+            at_validation=sitting.at_validation,
         )
         return _run_to_the_end(run, state)
 
 
 def _run_to_the_end(run: Run, state: State) -> Path:
     """The loop. `state` is always that of the model's weights: it can be committed at any point."""
-    speed = matrix_rate(run.device) * run.world.size
+    speed = matrix_rate(run.device, run.config.precision) * run.world.size
     run.reporter.say(_summary(run, state, speed))
     if run.config.warmup_steps >= run.config.steps:
         run.reporter.say(

@@ -13,8 +13,30 @@ from gptwo.training.config import TrainingConfig
 from gptwo.training.metrics import Lines
 from gptwo.training.optim import Optimizer
 from gptwo.training.pace import Pace
+from gptwo.training.trackers import NO_TRACKERS, Trackers
 from gptwo.training.writer import Writer
 from gptwo.world import World
+
+
+def nothing(model: GPT2, step: int) -> None:
+    """What is done after a held-out loss, unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sitting:
+    """What may be otherwise the next time the same run is continued.
+
+    `accept_changes` names settings that may differ from those the run was begun with, such as
+    "training.steps". With `drop_damaged` a damaged last checkpoint is deleted and the one before it
+    serves. With `seconds` the steps become as many as fit into that time. `at_validation` is called
+    with the model and the step after each held-out loss; `trackers` are told what the metrics are.
+    """
+
+    accept_changes: tuple[str, ...] = ()
+    drop_damaged: bool = False
+    seconds: float = 0.0
+    at_validation: Callable[[GPT2, int], None] = nothing
+    trackers: Trackers = NO_TRACKERS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,33 +90,33 @@ def translation(source: DataFile, target: DataFile, *, into_english: bool) -> Ta
             "cut": max(len(ids) - room, 0),
         }
 
-    def summary(records: list[Record], bench: Bench) -> Summary:
-        said = [record["translation"] for record in records]
-        references = [record["reference"] for record in records]
-        found = _bleu().corpus_score(said, [references], n_bootstrap=bench.config.resamples)
-        metrics = {
-            "bleu": found.score,
-            "brevity_penalty": found.bp,
-            "cut_contexts": sum(record["cut"] > 0 for record in records) / len(records),
-        }
-        return metrics, {
-            "bleu": Interval(low=found._mean - found._ci, high=found._mean + found._ci)
-        }
-
-    def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
-        """The sentence left as it is: names and numbers are right in any language."""
-        copied = [example.facts["source"] for example in examples]
-        references = [example.facts["reference"] for example in examples]
-        return {"copy": {"bleu": _bleu().corpus_score(copied, [references]).score}}
-
     return Task(
         protocol=protocol,
         data=data,
         examples=examples,
         solve=solve,
-        summary=summary,
-        baselines=baselines,
+        summary=_summary,
+        baselines=_baselines,
     )
+
+
+def _summary(records: list[Record], bench: Bench) -> Summary:
+    said = [record["translation"] for record in records]
+    references = [record["reference"] for record in records]
+    found = _bleu().corpus_score(said, [references], n_bootstrap=bench.config.resamples)
+    metrics = {
+        "bleu": found.score,
+        "brevity_penalty": found.bp,
+        "cut_contexts": sum(record["cut"] > 0 for record in records) / len(records),
+    }
+    return metrics, {"bleu": Interval(low=found._mean - found._ci, high=found._mean + found._ci)}
+
+
+def _baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
+    """The sentence left as it is: names and numbers are right in any language."""
+    copied = [example.facts["source"] for example in examples]
+    references = [example.facts["reference"] for example in examples]
+    return {"copy": {"bleu": _bleu().corpus_score(copied, [references]).score}}
 
 
 def _bleu() -> Any:

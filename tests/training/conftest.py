@@ -13,4 +13,4 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not measure the machine in every test."""
-    monkeypatch.setattr(loop, "matrix_rate", lambda device: 1e11)
+    monkeypatch.setattr(loop, "matrix_rate", lambda device, precision: 1e11)

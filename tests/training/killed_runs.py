@@ -100,7 +100,7 @@ def same_batches(inputs: Inputs) -> None:
 
 def main(folder: Path, inputs: Inputs) -> None:
     torch.set_num_threads(1)
-    loop.matrix_rate = lambda device: 1e11
+    loop.matrix_rate = lambda device, precision: 1e11
     parallel.gather_gradients = spoil
     guard.WINDOW = 8
     chance = random.Random(0)

@@ -114,7 +114,7 @@ def train_job(job: Job, inputs: Inputs, world: World, reporter: Reporter) -> Non
 
 
 def main() -> int:
-    loop.matrix_rate = lambda device: 1e11
+    loop.matrix_rate = lambda device, precision: 1e11
     reporter = Reporter(quiet=True)
     reporter.listen()
     inputs = Inputs(*(Path(word) for word in sys.argv[1:3]))

@@ -1,6 +1,7 @@
 """A small corpus, its tokenizer and its tokens, and a run that takes a second."""
 
 import random
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from gptwo.tokens.learn import train_tokenizer
 from gptwo.tokens.pack import pack
 from gptwo.training.config import TrainingConfig
 from gptwo.training.loop import train
+from gptwo.training.run import Sitting
 from gptwo.world import World
 
 WORDS = "the a sea ship sailed over quiet blue water while old men told of storms".split()  # noqa: SIM905
@@ -78,8 +80,14 @@ def train_small(
     model: GPT2Config = TINY,
     **more: Any,
 ) -> Path:
-    """Train the tiny model on a small corpus, on one thread unless told otherwise."""
-    return train(config, model, out=out, **{"world": World(), **inputs._asdict(), **more})
+    """Train the tiny model on a small corpus, on one thread unless told otherwise.
+
+    `more` are arguments of `train` and fields of its `Sitting`.
+    """
+    names = [field.name for field in fields(Sitting)]
+    sitting = Sitting(**{name: more.pop(name) for name in names if name in more})
+    given = {"world": World(), "sitting": sitting, **inputs._asdict(), **more}
+    return train(config, model, out=out, **given)
 
 
 def content(out: Path) -> dict[str, bytes]:

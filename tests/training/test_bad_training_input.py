@@ -164,7 +164,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) -> Path:
     [
         ({"seed": 8}, {}, UsageError, r"training\.seed: 7 -> 8"),
         ({"batch_tokens": 128}, {}, UsageError, r"training\.batch_tokens: 64 -> 128"),
-        ({"schedule": "wsd"}, {}, UsageError, r"training\.schedule: 'cosine' -> 'wsd'"),
+        ({"schedule": "cosine"}, {}, UsageError, r"training\.schedule: 'wsd' -> 'cosine'"),
         ({"skip_limit": 9}, {}, UsageError, r"training\.skip_limit: 3 -> 9"),
         ({}, {"dropout": 0.1}, ModelError, r"model\.dropout: 0\.0 -> 0\.1"),
         ({}, {"n_layer": 3}, ModelError, r"model\.n_layer: 2 -> 3"),

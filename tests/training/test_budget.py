@@ -11,6 +11,7 @@ from gptwo.errors import DataError, ResourceError, UsageError
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.training import budget
 from gptwo.training.budget import BUDGET, MOST_EPOCHS, choose, choose_once
+from gptwo.training.config import rate_for
 from gptwo.training.loop import train
 from gptwo.training.pace import SHARE_FOR_STEPS
 from gptwo.training.scaling import LAW
@@ -124,9 +125,9 @@ def test_what_cannot_be_done_is_refused(
 
 
 def test_smaller_models_learn_faster() -> None:
-    rates = [budget.rate_for(shape) for shape in SIZES.values()]
+    rates = [rate_for(shape) for shape in SIZES.values()]
     assert rates == sorted(rates, reverse=True)
-    assert budget.rate_for(SIZES["small"]) == pytest.approx(6e-4)
+    assert rate_for(SIZES["small"]) == pytest.approx(6e-4)
 
 
 @pytest.fixture
@@ -171,5 +172,5 @@ def test_a_choice_can_be_trained(
         settings=("training.batch_tokens=64", "training.validation_tokens=64"),
     )
     training = replace(choice.training, steps=3)
-    last = train(training, choice.model, out=run, world=World(), seconds=0.0, **inputs._asdict())
+    last = train(training, choice.model, out=run, world=World(), **inputs._asdict())
     assert last.name == "step-00000003"

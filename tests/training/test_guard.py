@@ -144,7 +144,7 @@ def test_it_ends_with_exit_6_when_nothing_helps(
     assert rows(tmp_path / "run")[-1]["skipped"]["windows"]
 
     monkeypatch.undo()  # what it was is gone: the run goes on as if nothing had happened
-    monkeypatch.setattr(loop, "matrix_rate", lambda device: 1e11)
+    monkeypatch.setattr(loop, "matrix_rate", lambda device, precision: 1e11)
     train_small(tmp_path / "run", inputs, LONG)
     assert content(tmp_path / "run") == content(whole)
 
