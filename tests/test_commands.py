@@ -326,7 +326,7 @@ def test_help_mentions_every_argument(name: str, call: Caller) -> None:
     assert told.code == 0 and told.err == ""
     for parameter in inspect.signature(app[name].default_command).parameters.values():
         positional = parameter.kind == parameter.POSITIONAL_ONLY
-        if parameter.name not in ("call", "config"):
+        if parameter.name not in ("call", "config", "options"):
             dashed = parameter.name.replace("_", "-")
             assert (dashed.upper() if positional else f"--{dashed}") in told.out
     for option in ("--set", "--json", "--quiet", "--debug", "--dry-run"):

@@ -66,12 +66,8 @@ def train(
         at_validation=sampler(tokenizer, out, tell=trackers.text),
         trackers=trackers,
     )
-    asked = Asked(
-        size=options.size,
-        seconds=parse_seconds(options.budget),
-        tune=options.tune,
-        settings=call.set,
-    )
+    seconds = parse_seconds(options.budget)
+    asked = Asked(size=options.size, seconds=seconds, tune=options.tune, settings=call.set)
     checkpoint = begin(
         config.training,
         config.model,

@@ -50,7 +50,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) -> Worlds:
             jobs.append(Job(out=str(stopped), settings=more))
             # The second process alone is asked to stop; both must end at the same step.
             out = str(folder / f"{kind}-2to1{sharding}")
-            jobs.append(Job(out=out, settings=more, stops={"1": 16}))
+            jobs.append(Job(out=out, settings=more, stops={"1": 9}))
     jobs.append(Job(out=str(folder / "dropout"), dropout=0.1))
     codes, said = Ranks(inputs, jobs).end()
     return Worlds(folder, codes, said)
@@ -101,7 +101,7 @@ def test_dropout_draws_from_the_rank_too(worlds: Worlds, inputs: Inputs, tmp_pat
     train_small(tmp_path, inputs, SHORT, replace(TINY, dropout=0.1))
     one, two = (losses_of(folder)["loss"] for folder in (tmp_path, worlds.folder / "dropout"))
     assert one != pytest.approx(two, rel=1e-6)
-    assert one == pytest.approx(two, rel=0.05)
+    assert one == pytest.approx(two, rel=0.1)
 
 
 @pytest.mark.slow
