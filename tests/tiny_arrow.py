@@ -19,7 +19,7 @@ SETTINGS = {
     "training.steps": 6,
     "training.batch_tokens": 512,
     "training.micro_batch": 8,  # as `gptwo train` has it
-    "training.lr": 2e-3,
+    "training.lr": 4e-3,  # likewise
     "training.warmup_steps": 2,
     "training.validation_interval": 3,
     "training.validation_tokens": 1024,
