@@ -96,7 +96,9 @@ def test_results_samples_and_report(made: Path) -> None:
         assert result["n"] == len(read_samples(made / f"scores/{task}.samples.jsonl.zst"))
         assert result["baselines"] and result["intervals"] and result["protocol"]["version"]
     lines = (made / "samples/samples.jsonl").read_text().splitlines()
-    assert len(lines) == 6 and all(json.loads(line)["text"] for line in lines)
+    samples = [json.loads(line) for line in lines]  # after six steps some end at once
+    assert len(samples) == 6 and any(sample["text"] for sample in samples)
+    assert all(sample["text"] or sample["finish"] == "stop" for sample in samples)
     page = (made / "report.html").read_text()
     assert "synthetic web, real prose" in page.lower()
     assert "http://" not in page.split("<body", 1)[0]
