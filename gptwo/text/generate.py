@@ -25,16 +25,17 @@ def generate(
     Raises UsageError at once, before the first id is asked for.
     """
     check_prompt(ids, config, model.config.n_ctx, eot)
-    return _generate(model, ids or [eot], config, eot, cached)
+    return _generate(model, ids, config, eot, cached)
 
 
 @torch.inference_mode()
 def _generate(
-    model: GPT2, context: list[int], config: SampleConfig, eot: int, cached: bool
+    model: GPT2, ids: list[int], config: SampleConfig, eot: int, cached: bool
 ) -> Iterator[int]:
+    context = ids or [eot]
     n_ctx, device = model.config.n_ctx, model.wte.weight.device
     generator = torch.Generator().manual_seed(config.seed)
-    said = list(context)  # all of the text, for the repetition penalty
+    said = list(ids)  # all of the text, for the repetition penalty; `eot` of no prompt is not
     window = fresh = context
     length = min(n_ctx, len(context) + config.max_tokens)
     cache = _new_cache(model, length) if cached else None

@@ -73,6 +73,15 @@ def test_a_text_is_the_same_alone_and_in_any_company(
         assert text.finish == ("length" if len(text.ids) == config.max_tokens else "stop")
 
 
+def test_the_start_of_a_document_is_no_repetition(small: Subject) -> None:
+    """An empty prompt is read as `eot`, which nobody said: ending is not penalised for it."""
+    config = SampleConfig(max_tokens=1, temperature=0.7, top_k=5, repetition_penalty=1.3, seed=5)
+    engine = Engine(small.model, eot=small.tokenizer.eot, rows=1)
+    text = engine.submit([], config)
+    run(engine, [text])
+    assert text.ids == alone(small, [], config) == []
+
+
 def test_texts_join_and_leave_between_tokens(small: Subject) -> None:
     engine = Engine(small.model, eot=small.tokenizer.eot, rows=2)
     config = replace(PLAIN, temperature=0.0)
