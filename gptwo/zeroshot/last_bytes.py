@@ -56,5 +56,5 @@ def last_bytes(file: DataFile, metric: str) -> Task:
 
 
 def _bytes(file: DataFile, bench: Bench) -> bytes:
-    test = file.read(bench.sources.data)[-TEST_BYTES:]
+    test = bench.sources.read(file)[-TEST_BYTES:]
     return test[: 1000 * bench.config.limit] if bench.config.limit else test

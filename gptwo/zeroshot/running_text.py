@@ -89,7 +89,7 @@ def window_record(example: Example, scores: list[Score]) -> Record:
 
 
 def _text(file: DataFile, bench: Bench) -> str:
-    text = file.read(bench.sources.data).decode("utf-8")
+    text = bench.sources.read(file).decode("utf-8")
     if bench.config.limit:
         text = "".join(text.splitlines(keepends=True)[: bench.config.limit])
     return text

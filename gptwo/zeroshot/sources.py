@@ -2,6 +2,10 @@
 
 import hashlib
 import heapq
+import io
+import json
+import lzma
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +19,21 @@ from gptwo.artifacts import open_folder
 from gptwo.errors import DataError
 from gptwo.zeroshot.baselines import Trigram
 
+HELD_FILES = 2  # contents kept between the steps of a task, which reads two at most
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFile:
-    """One file of a published evaluation set; `path` is relative to the data folder."""
+    """One file of a published evaluation set; `path` is relative to the data folder.
+
+    `member` names the file inside, where the published one is a tar archive: its hash is the
+    archive's.
+    """
 
     path: str
     size: int
     sha256: str
+    member: str = ""
 
     def read(self, folder: Path | None) -> bytes:
         """The file's content, once it is proven to be the published one."""
@@ -37,17 +48,34 @@ class DataFile:
                 f"{path} is missing",
                 remedy=f"put the published file ({self.size:,} bytes) there",
             )
-        content = path.read_bytes()
-        if len(content) != self.size or hashlib.sha256(content).hexdigest() != self.sha256:
-            raise DataError(
-                f"{path} has {len(content):,} bytes {_looks_like(content)}and is not the published "
-                f"file of {self.size:,} bytes, SHA-256 {self.sha256[:16]}...",
-                remedy="fetch it again; it must arrive unchanged, line ends included",
-            )
-        return content
+        with path.open("rb") as handle:
+            size = path.stat().st_size
+            if size != self.size or hashlib.file_digest(handle, "sha256").hexdigest() != (
+                self.sha256
+            ):
+                handle.seek(0)
+                raise DataError(
+                    f"{path} has {size:,} bytes {_looks_like(handle.read(200))}and is not the "
+                    f"published file of {self.size:,} bytes, SHA-256 {self.sha256[:16]}...",
+                    remedy="fetch it again; it must arrive unchanged, line ends included",
+                )
+            handle.seek(0)
+            return _member(handle, self.member, path) if self.member else handle.read()
 
     def describe(self) -> dict[str, Any]:
-        return {"file": self.path, "bytes": self.size, "sha256": self.sha256}
+        inside = {"member": self.member} if self.member else {}
+        return {"file": self.path, **inside, "bytes": self.size, "sha256": self.sha256}
+
+
+def _member(archive: io.BufferedReader, name: str, path: Path) -> bytes:
+    """One file of a tar archive, read as a stream up to it."""
+    with tarfile.open(fileobj=archive, mode="r|*") as files:
+        for found in files:
+            if found.name.removeprefix("./") == name and found.isfile():
+                content = files.extractfile(found)
+                assert content is not None
+                return content.read()
+    raise DataError(f"{path} holds no {name}", remedy="fetch the published archive again")
 
 
 def _looks_like(content: bytes) -> str:
@@ -62,6 +90,25 @@ class Sources:
 
     def __init__(self, data: Path | None, corpus: Path | None) -> None:
         self.data, self.corpus = data, corpus
+        self._contents: dict[DataFile, bytes] = {}
+
+    def read(self, file: DataFile) -> bytes:
+        """The content of a published file; proven once, then remembered for the next step."""
+        if file not in self._contents:
+            content = file.read(self.data)
+            while len(self._contents) >= HELD_FILES:
+                del self._contents[next(iter(self._contents))]
+            self._contents[file] = content
+        return self._contents[file]
+
+    def rows(self, file: DataFile, limit: int = 0) -> list[dict[str, Any]]:
+        """The objects of a published file of JSON lines, which may be xz; the first `limit`."""
+        content = self.read(file)
+        if file.path.endswith(".xz"):
+            content = lzma.decompress(content)
+        # Only the line feed ends a line: splitlines() would cut at U+2028 inside a text.
+        lines = [line for line in content.split(b"\n") if line.strip()]
+        return [json.loads(line) for line in lines[: limit or None]]
 
     @cached_property
     def corpus_fingerprint(self) -> str:

@@ -9,7 +9,7 @@ from gptwo.text.config import SampleConfig
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.score import Request, Score
-from gptwo.zeroshot.sources import Sources
+from gptwo.zeroshot.sources import DataFile, Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,3 +94,18 @@ def scored(record: Callable[[Example, list[Score]], Record]) -> Callable[[Exampl
         return record(example, scores)
 
     return solve
+
+
+def published(file: DataFile) -> Callable[[Bench], dict[str, Any]]:
+    """`data` of a task on one published file: what it is, once it is proven to be it."""
+
+    def data(bench: Bench) -> dict[str, Any]:
+        bench.sources.read(file)
+        return file.describe()
+
+    return data
+
+
+def cut_contexts(records: Sequence[Record]) -> dict[str, float]:
+    """The share of examples whose context was too long for the model and lost its beginning."""
+    return {"cut_contexts": sum(record["cut"] > 0 for record in records) / len(records)}

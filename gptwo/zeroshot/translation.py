@@ -11,7 +11,16 @@ from gptwo.records import Interval
 from gptwo.text.config import SampleConfig
 from gptwo.zeroshot.extras import extra
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Continue, Example, Record, Solving, Summary, Task
+from gptwo.zeroshot.task import (
+    Bench,
+    Continue,
+    Example,
+    Record,
+    Solving,
+    Summary,
+    Task,
+    cut_contexts,
+)
 
 ENGLISH = DataFile(
     path="eval/wmt14_fr_en/newstest2014.en",
@@ -67,13 +76,12 @@ def translation(source: DataFile, target: DataFile, *, into_english: bool) -> Ta
 
     def data(bench: Bench) -> dict[str, Any]:
         for file in (source, target):
-            file.read(bench.sources.data)
+            bench.sources.read(file)
         return {"source": source.describe(), "references": target.describe()}
 
     def examples(bench: Bench) -> list[Example]:
         sides = [
-            file.read(bench.sources.data).decode("utf-8").split("\n")[:-1]
-            for file in (source, target)
+            bench.sources.read(file).decode("utf-8").split("\n")[:-1] for file in (source, target)
         ]
         rows = list(zip(*sides, strict=True))[: bench.config.limit or None]
         return [Example(facts={"source": text, "reference": reference}) for text, reference in rows]
@@ -107,7 +115,7 @@ def _summary(records: list[Record], bench: Bench) -> Summary:
     metrics = {
         "bleu": found.score,
         "brevity_penalty": found.bp,
-        "cut_contexts": sum(record["cut"] > 0 for record in records) / len(records),
+        **cut_contexts(records),
     }
     return metrics, {"bleu": Interval(low=found._mean - found._ci, high=found._mean + found._ci)}
 

@@ -55,11 +55,9 @@ def records_of(tiny, bench: Bench, name: str, examples: list[Example]) -> list[d
 
 
 def test_lambada_text_in_both_modes() -> None:
-    content = '{"text": " He said \u201cgo home\u201d to \u2018Ann "}\n'.encode()
-    assert lambada.passages(content, "paper") == [('\nHe said "go home" to', "\u2018Ann")]
-    assert lambada.passages(content, "harness") == [
-        (" He said \u201cgo home\u201d to \u2018Ann", "")
-    ]
+    texts = [" He said \u201cgo home\u201d to \u2018Ann "]
+    assert lambada.passages(texts, "paper") == [('\nHe said "go home" to', "\u2018Ann")]
+    assert lambada.passages(texts, "harness") == [(" He said \u201cgo home\u201d to \u2018Ann", "")]
 
 
 def test_lambada_by_hand(tiny) -> None:
@@ -102,8 +100,8 @@ def test_stop_words_that_are_one_token_are_barred(tiny) -> None:
 
 
 def test_the_real_lambada(tiny, data_dir: Path) -> None:
-    content = lambada.FILE.read(data_dir)
-    plain, paper = (lambada.passages(content, mode) for mode in ("harness", "paper"))
+    texts = [row["text"] for row in Sources(data_dir, None).rows(lambada.FILE)]
+    plain, paper = (lambada.passages(texts, mode) for mode in ("harness", "paper"))
     assert len(plain) == len(paper) == 5153
     assert sum(not word.isalpha() for _, word in plain) >= 38
     assert sum("\u201c" in a or "\u201d" in a + b for a, b in plain) > 1500

@@ -15,7 +15,7 @@ from gptwo.errors import DataError
 from gptwo.zeroshot.baselines import last_seen, most_frequent
 from gptwo.zeroshot.intervals import wilson
 from gptwo.zeroshot.score import Request, Score
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
+from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, cut_contexts, scored
 from gptwo.zeroshot.words import STOP_WORDS, WORD, sentences, words
 
 SENTENCES = 20
@@ -145,8 +145,7 @@ def summary(records: list[Record], bench: Bench) -> Summary:
             name = f"{kind}_accuracy" if kind else "accuracy"
             metrics[name] = sum(counted) / len(counted)
             intervals[name] = wilson(sum(counted), len(counted))
-    metrics["cut_contexts"] = sum(record["cut"] > 0 for record in records) / len(records)
-    return metrics, intervals
+    return {**metrics, **cut_contexts(records)}, intervals
 
 
 def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:

@@ -5,7 +5,6 @@ are the summary. Without the hint the same is asked of the bare article; the dif
 hint is worth. The data at hand are 200 test articles of REALSumm and SummEval, lightly tokenised.
 """
 
-import json
 import random
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +16,17 @@ from gptwo.text.config import SampleConfig
 from gptwo.zeroshot.extras import extra
 from gptwo.zeroshot.intervals import bootstrap
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Continue, Example, Record, Solving, Summary, Task
+from gptwo.zeroshot.task import (
+    Bench,
+    Continue,
+    Example,
+    Record,
+    Solving,
+    Summary,
+    Task,
+    cut_contexts,
+    published,
+)
 from gptwo.zeroshot.words import sentences
 
 FILE = DataFile(
@@ -47,14 +56,8 @@ def protocol(bench: Bench) -> dict[str, Any]:
     }
 
 
-def data(bench: Bench) -> dict[str, Any]:
-    FILE.read(bench.sources.data)
-    return FILE.describe()
-
-
 def examples(bench: Bench) -> list[Example]:
-    lines = FILE.read(bench.sources.data).decode("utf-8").splitlines()
-    rows = [json.loads(line) for line in lines[: bench.config.limit or None]]
+    rows = bench.sources.rows(FILE, bench.config.limit)
     return [
         Example(facts={"id": r["id"], "article": r["article"], "highlights": r["highlights"]})
         for r in rows
@@ -110,8 +113,7 @@ def summary(records: list[Record], bench: Bench) -> Summary:
                 resamples=bench.config.resamples,
                 seed=bench.config.seed,
             )
-    metrics["cut_contexts"] = sum(record["cut"] > 0 for record in records) / len(records)
-    return metrics, intervals
+    return {**metrics, **cut_contexts(records)}, intervals
 
 
 def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
@@ -133,7 +135,7 @@ def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, floa
 
 TASK = Task(
     protocol=protocol,
-    data=data,
+    data=published(FILE),
     examples=examples,
     solve=solve,
     summary=summary,

@@ -13,7 +13,7 @@ from gptwo.text.samples import Completion
 from gptwo.zeroshot.answers import f1, f1_of_many
 from gptwo.zeroshot.intervals import bootstrap
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Continue, Example, Record, Solving, Summary, Task
+from gptwo.zeroshot.task import Bench, Continue, Example, Record, Solving, Summary, Task, published
 
 FILE = DataFile(
     path="eval/coqa/coqa_dev_sample_20.json",
@@ -37,13 +37,8 @@ def protocol(bench: Bench) -> dict[str, Any]:
     }
 
 
-def data(bench: Bench) -> dict[str, Any]:
-    FILE.read(bench.sources.data)
-    return FILE.describe()
-
-
 def examples(bench: Bench) -> list[Example]:
-    stories = json.loads(FILE.read(bench.sources.data))["data"]
+    stories = json.loads(bench.sources.read(FILE))["data"]
     return [conversation(story) for story in stories[: bench.config.limit or None]]
 
 
@@ -122,7 +117,7 @@ def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, floa
 
 TASK = Task(
     protocol=protocol,
-    data=data,
+    data=published(FILE),
     examples=examples,
     solve=solve,
     summary=summary,

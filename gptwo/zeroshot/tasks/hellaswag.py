@@ -5,8 +5,6 @@ are scored: that of lm-evaluation-harness, which puts the activity before the te
 the ending's characters, and plain completion, which takes the text as it is and divides by tokens.
 """
 
-import json
-import lzma
 import re
 from typing import Any
 
@@ -14,7 +12,16 @@ from gptwo.zeroshot.intervals import wilson
 from gptwo.zeroshot.pairs import pair
 from gptwo.zeroshot.score import Score
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
+from gptwo.zeroshot.task import (
+    Bench,
+    Example,
+    Record,
+    Summary,
+    Task,
+    cut_contexts,
+    published,
+    scored,
+)
 
 FILE = DataFile(
     path="eval/hellaswag/hellaswag_val.jsonl.xz",
@@ -43,14 +50,8 @@ def protocol(bench: Bench) -> dict[str, Any]:
     }
 
 
-def data(bench: Bench) -> dict[str, Any]:
-    FILE.read(bench.sources.data)
-    return FILE.describe()
-
-
 def examples(bench: Bench) -> list[Example]:
-    lines = lzma.decompress(FILE.read(bench.sources.data)).decode("utf-8").splitlines()
-    return [question(bench, json.loads(line)) for line in lines[: bench.config.limit or None]]
+    return [question(bench, row) for row in bench.sources.rows(FILE, bench.config.limit)]
 
 
 def question(bench: Bench, row: dict[str, Any]) -> Example:
@@ -108,8 +109,7 @@ def summary(records: list[Record], bench: Bench) -> Summary:
     for name in METRICS:
         right = sum(record[name] for record in records)
         metrics[name], intervals[name] = right / len(records), wilson(right, len(records))
-    metrics["cut_contexts"] = sum(record["cut"] > 0 for record in records) / len(records)
-    return metrics, intervals
+    return {**metrics, **cut_contexts(records)}, intervals
 
 
 def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
@@ -125,7 +125,7 @@ def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, floa
 
 TASK = Task(
     protocol=protocol,
-    data=data,
+    data=published(FILE),
     examples=examples,
     solve=scored(record),
     summary=summary,

@@ -3,7 +3,6 @@
 OpenAI's plain-text file, not the tokenised original (paper section 3.3).
 """
 
-import json
 from typing import Any
 
 from gptwo.zeroshot.last_word import (
@@ -15,7 +14,7 @@ from gptwo.zeroshot.last_word import (
     summary,
 )
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Task, scored
+from gptwo.zeroshot.task import Bench, Example, Task, published, scored
 
 FILE = DataFile(
     path="eval/lambada/lambada_test.jsonl",
@@ -29,9 +28,8 @@ MODES = {
 }
 
 
-def passages(content: bytes, mode: str) -> list[tuple[str, str]]:
+def passages(texts: list[str], mode: str) -> list[tuple[str, str]]:
     """(context, last word) of each passage, as `mode` wants the text."""
-    texts = [json.loads(line)["text"] for line in content.decode("utf-8").split("\n") if line]
     if mode == "paper":
         texts = ["\n" + text.translate(STRAIGHT).strip() for text in texts]
     return [(context, word) for context, _, word in (text.rpartition(" ") for text in texts)]
@@ -49,19 +47,14 @@ def protocol(bench: Bench) -> dict[str, Any]:
     }
 
 
-def data(bench: Bench) -> dict[str, Any]:
-    FILE.read(bench.sources.data)
-    return FILE.describe()
-
-
 def examples(bench: Bench) -> list[Example]:
-    found = passages(FILE.read(bench.sources.data), bench.config.lambada_mode)
-    return [question(bench, *pair) for pair in found[: bench.config.limit or None]]
+    texts = [row["text"] for row in bench.sources.rows(FILE, bench.config.limit)]
+    return [question(bench, *pair) for pair in passages(texts, bench.config.lambada_mode)]
 
 
 TASK = Task(
     protocol=protocol,
-    data=data,
+    data=published(FILE),
     examples=examples,
     solve=scored(record),
     summary=summary,

@@ -4,7 +4,6 @@ The paper seeds the context with question-and-answer pairs and answers greedily,
 neither the pairs nor their number. Ours are five that we wrote, none of which is in the set.
 """
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,7 +14,17 @@ from gptwo.text.samples import Completion
 from gptwo.zeroshot.answers import exact_match, normalized
 from gptwo.zeroshot.intervals import wilson
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Continue, Example, Record, Solving, Summary, Task
+from gptwo.zeroshot.task import (
+    Bench,
+    Continue,
+    Example,
+    Record,
+    Solving,
+    Summary,
+    Task,
+    cut_contexts,
+    published,
+)
 
 FILE = DataFile(
     path="eval/nq_open/NQ-open.dev.jsonl",
@@ -46,14 +55,8 @@ def protocol(bench: Bench) -> dict[str, Any]:
     }
 
 
-def data(bench: Bench) -> dict[str, Any]:
-    FILE.read(bench.sources.data)
-    return FILE.describe()
-
-
 def examples(bench: Bench) -> list[Example]:
-    lines = FILE.read(bench.sources.data).decode("utf-8").splitlines()
-    rows = [json.loads(line) for line in lines[: bench.config.limit or None]]
+    rows = bench.sources.rows(FILE, bench.config.limit)
     return [Example(facts={"question": r["question"], "accepted": r["answer"]}) for r in rows]
 
 
@@ -93,8 +96,7 @@ def summary(records: list[Record], bench: Bench) -> Summary:
         metrics[f"{name}_accuracy"] = right / len(part)
         metrics[f"{name}_confidence"] = sum(record["confidence"] for record in part) / len(part)
         intervals[f"{name}_accuracy"] = wilson(right, len(part))
-    metrics["cut_contexts"] = sum(record["cut"] > 0 for record in records) / len(records)
-    return metrics, intervals
+    return {**metrics, **cut_contexts(records)}, intervals
 
 
 def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
@@ -121,7 +123,7 @@ def _accepted(answers: Sequence[str]) -> set[str]:
 
 TASK = Task(
     protocol=protocol,
-    data=data,
+    data=published(FILE),
     examples=examples,
     solve=solve,
     summary=summary,

@@ -4,13 +4,21 @@ The pronoun is replaced by each candidate. Full scoring compares the probability
 sentence, partial scoring that of the words after the candidate.
 """
 
-import json
 from typing import Any
 
 from gptwo.zeroshot.intervals import wilson
 from gptwo.zeroshot.score import Request, Score
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
+from gptwo.zeroshot.task import (
+    Bench,
+    Example,
+    Record,
+    Summary,
+    Task,
+    cut_contexts,
+    published,
+    scored,
+)
 
 FILE = DataFile(
     path="eval/wsc273/winograd_wsc.jsonl",
@@ -29,14 +37,8 @@ def protocol(bench: Bench) -> dict[str, Any]:
     }
 
 
-def data(bench: Bench) -> dict[str, Any]:
-    FILE.read(bench.sources.data)
-    return FILE.describe()
-
-
 def examples(bench: Bench) -> list[Example]:
-    lines = FILE.read(bench.sources.data).decode("utf-8").splitlines()
-    rows = [json.loads(line) for line in lines[: bench.config.limit or None]]
+    rows = bench.sources.rows(FILE, bench.config.limit)
     return [schema(bench, row["context_options"], row["continuation"], row["gold"]) for row in rows]
 
 
@@ -84,8 +86,7 @@ def summary(records: list[Record], bench: Bench) -> Summary:
         right = sum(record[name] for record in records)
         metrics[name] = right / len(records)
         intervals[name] = wilson(right, len(records))
-    metrics["cut_contexts"] = sum(record["cut"] > 0 for record in records) / len(records)
-    return metrics, intervals
+    return {**metrics, **cut_contexts(records)}, intervals
 
 
 def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
@@ -96,7 +97,7 @@ def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, floa
 
 TASK = Task(
     protocol=protocol,
-    data=data,
+    data=published(FILE),
     examples=examples,
     solve=scored(record),
     summary=summary,
