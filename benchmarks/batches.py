@@ -33,9 +33,9 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES
 from gptwo.tokens.shards import Shards, open_shards
 from gptwo.training import forward
-from gptwo.training.batches import Batches, batches
 from gptwo.training.config import TrainingConfig
-from gptwo.training.epochs import make_order
+from gptwo.training.data.batches import Batches, batches
+from gptwo.training.data.epochs import make_order
 from gptwo.world import machine
 
 SHAPES = {"nano": (32, 256), "nanogpt_default": (12, 1024), "paper": (512, 1024)}

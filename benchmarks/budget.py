@@ -22,7 +22,7 @@ TRAIN = """
 import sys
 from pathlib import Path
 from gptwo.progress import Reporter
-from gptwo.training.budget import choose_once
+from gptwo.training.budgets.budget import choose_once
 from gptwo.training.loop import train
 from gptwo.training.run import Sitting
 from gptwo.world import here

@@ -39,11 +39,11 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType,
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.model.tensor_file import bytes_to_copy, copied
-from gptwo.training.checkpoint import State, tensor_files
+from gptwo.training.checkpoints.checkpoint import State, tensor_files
+from gptwo.training.checkpoints.writer import Writer
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import make_optimizer, state_tensors
+from gptwo.training.optimizers.optim import make_optimizer, state_tensors
 from gptwo.training.speed import keep_freed_memory
-from gptwo.training.writer import Writer
 from gptwo.world import machine
 
 SHAPES = {

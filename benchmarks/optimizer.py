@@ -20,7 +20,7 @@ import torch
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import clip_gradients, make_optimizer
+from gptwo.training.optimizers.optim import clip_gradients, make_optimizer
 from gptwo.training.speed import keep_freed_memory
 from gptwo.world import machine
 

@@ -20,7 +20,7 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.training import forward
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import clip_gradients, make_optimizer
+from gptwo.training.optimizers.optim import clip_gradients, make_optimizer
 from gptwo.training.speed import keep_freed_memory, peak_memory_mb
 
 CONFIG = TrainingConfig(optimizer="adamw", lr=6e-4, beta2=0.95, weight_decay=0.1, clip=1.0)

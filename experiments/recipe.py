@@ -28,11 +28,11 @@ from gptwo.config import with_settings
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES
 from gptwo.tokens.shards import Shards, open_shards
-from gptwo.training import muon
-from gptwo.training.batches import Batches, batches, held_out_windows, read_windows
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import Optimizer, clip_gradients, make_optimizer, set_rate
-from gptwo.training.schedule import learning_rate
+from gptwo.training.data.batches import Batches, batches, held_out_windows, read_windows
+from gptwo.training.optimizers import muon
+from gptwo.training.optimizers.optim import Optimizer, clip_gradients, make_optimizer, set_rate
+from gptwo.training.optimizers.schedule import learning_rate
 from gptwo.training.speed import keep_freed_memory
 from gptwo.world import machine
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from gptwo.artifacts import read_manifest
 from gptwo.model.sizes import SIZES, GPT2Config
-from gptwo.training.budget import recipe
+from gptwo.training.budgets.budget import recipe
+from gptwo.training.budgets.scaling import Law, Point, fit, left_out_errors
 from gptwo.training.loop import METRICS, train
-from gptwo.training.scaling import Law, Point, fit, left_out_errors
 from gptwo.world import World
 
 SHAPES = {

@@ -143,7 +143,7 @@ def _training_settings(run: Run) -> dict[str, Any]:
     asked = digest({"budget": budget, "tokens": run.fingerprint("tokens")})
     choice = run.state.get("choice")
     if not choice or choice["asked"] != asked:
-        from gptwo.training.budget import choose
+        from gptwo.training.budgets.budget import choose
         from gptwo.world import here
 
         tokens = read_manifest(run.path("tokens"))

@@ -52,7 +52,7 @@ def train(
         return print_settings(config)
     from gptwo.text.watch import sampler
     from gptwo.training.begin import Asked, begin
-    from gptwo.training.checkpoint import best
+    from gptwo.training.checkpoints.checkpoint import best
     from gptwo.training.run import Sitting
     from gptwo.training.trackers import Trackers
     from gptwo.world import here

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from gptwo.model.sizes import GPT2Config
 from gptwo.progress import SILENT, Reporter
-from gptwo.training.budget import choose_once
+from gptwo.training.budgets.budget import choose_once
+from gptwo.training.budgets.tune import SHARE_OF_RUN, refuse_named_rate, tune
 from gptwo.training.config import TrainingConfig
 from gptwo.training.loop import train
 from gptwo.training.run import Sitting
-from gptwo.training.tune import SHARE_OF_RUN, refuse_named_rate, tune
 from gptwo.world import here
 
 

@@ -7,7 +7,7 @@ time in `experiments/LOG.md`; `paper` has what its reproductions settled on.
 from dataclasses import dataclass, replace
 
 from gptwo.model.sizes import GPT2Config
-from gptwo.training.mixture import shares
+from gptwo.training.data.mixture import shares
 
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd")

@@ -25,16 +25,18 @@ from gptwo.model.sizes import GPT2Config
 from gptwo.progress import SILENT, Bar, Reporter
 from gptwo.tokens.shards import open_mix
 from gptwo.tokens.tokenizer import Tokenizer
-from gptwo.training import checkpoint, parallel
-from gptwo.training.batches import batches
-from gptwo.training.checkpoint import State, is_due
+from gptwo.training.budgets.pace import PACE, Pace
+from gptwo.training.checkpoints import checkpoint
+from gptwo.training.checkpoints.checkpoint import State, is_due
+from gptwo.training.checkpoints.writer import Writer
 from gptwo.training.config import TrainingConfig
-from gptwo.training.guard import Verdict, judge
-from gptwo.training.meeting import joined
-from gptwo.training.memory import check_memory, within_memory
+from gptwo.training.data.batches import batches
+from gptwo.training.guards.guard import Verdict, judge
+from gptwo.training.guards.memory import check_memory, within_memory
+from gptwo.training.guards.rollback import roll_back
 from gptwo.training.metrics import Lines
-from gptwo.training.optim import clip_gradients, make_optimizer, set_rate, state_tensors
-from gptwo.training.pace import PACE, Pace
+from gptwo.training.optimizers.optim import clip_gradients, make_optimizer, set_rate, state_tensors
+from gptwo.training.optimizers.schedule import learning_rate
 from gptwo.training.plan import (
     PLAN,
     check_names,
@@ -43,14 +45,13 @@ from gptwo.training.plan import (
     make_plan,
     refuse_foreign,
 )
-from gptwo.training.rollback import roll_back
+from gptwo.training.processes import parallel
+from gptwo.training.processes.meeting import joined
+from gptwo.training.processes.sharding import spread, whole
 from gptwo.training.run import Run, Sitting
-from gptwo.training.schedule import learning_rate
-from gptwo.training.sharding import spread, whole
 from gptwo.training.speed import flops_per_token, keep_freed_memory, matrix_rate, peak_memory_mb
 from gptwo.training.trackers import NO_TRACKERS
 from gptwo.training.validation import validate
-from gptwo.training.writer import Writer
 from gptwo.world import World, here
 
 METRICS = "metrics.jsonl"  # the same bytes on every run

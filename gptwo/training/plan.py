@@ -15,7 +15,7 @@ from gptwo.model.sizes import GPT2Config
 from gptwo.progress import Reporter
 from gptwo.tokens.shards import Shards
 from gptwo.tokens.tokenizer import Tokenizer
-from gptwo.training.checkpoint import SHAPE
+from gptwo.training.checkpoints.checkpoint import SHAPE
 from gptwo.training.config import TrainingConfig
 from gptwo.world import World
 

@@ -8,13 +8,13 @@ from typing import Any
 from gptwo.model.gpt2 import GPT2
 from gptwo.progress import Reporter
 from gptwo.tokens.shards import Shards
-from gptwo.training.batches import Batches
+from gptwo.training.budgets.pace import Pace
+from gptwo.training.checkpoints.writer import Writer
 from gptwo.training.config import TrainingConfig
+from gptwo.training.data.batches import Batches
 from gptwo.training.metrics import Lines
-from gptwo.training.optim import Optimizer
-from gptwo.training.pace import Pace
+from gptwo.training.optimizers.optim import Optimizer
 from gptwo.training.trackers import NO_TRACKERS, Trackers
-from gptwo.training.writer import Writer
 from gptwo.world import World
 
 

@@ -6,11 +6,11 @@ import torch
 
 from gptwo.progress import Bar
 from gptwo.training import forward
-from gptwo.training.batches import held_out_windows, read_windows
-from gptwo.training.checkpoint import State
-from gptwo.training.parallel import add_up, apart, own_share
+from gptwo.training.checkpoints.checkpoint import State
+from gptwo.training.data.batches import held_out_windows, read_windows
+from gptwo.training.processes.parallel import add_up, apart, own_share
+from gptwo.training.processes.sharding import readable
 from gptwo.training.run import Run
-from gptwo.training.sharding import readable
 
 
 @torch.no_grad()  # not inference_mode: sharded weights are gathered into tensors that stay

@@ -14,7 +14,7 @@ from transformers import GPT2LMHeadModel
 from gptwo.model.gpt2 import GPT2, KeyValueCache
 from gptwo.model.weights import WEIGHTS, load_model, read_config, save_checkpoint_model
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import adamw
+from gptwo.training.optimizers.optim import adamw
 
 # One rounding to bfloat16 is off by 2^-8 at most, relatively.
 BF16 = 2.0**-8

@@ -16,7 +16,7 @@ from made_model import TINY, largest_difference, made, random_ids
 from gptwo.model.gpt2 import GPT2, KeyValueCache, left_padded
 from gptwo.model.sizes import SIZES
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import adamw
+from gptwo.training.optimizers.optim import adamw
 
 
 def test_the_variance_of_a_normalisation_is_the_biased_one() -> None:

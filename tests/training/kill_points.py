@@ -16,10 +16,10 @@ import torch
 
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
-from gptwo.training import checkpoint
+from gptwo.training.checkpoints import checkpoint
+from gptwo.training.checkpoints.writer import Writer
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optim import Optimizer, make_optimizer, state_tensors
-from gptwo.training.writer import Writer
+from gptwo.training.optimizers.optim import Optimizer, make_optimizer, state_tensors
 from gptwo.world import World
 
 CONFIG = TrainingConfig(steps=9, keep_checkpoints=1, checkpoint_interval=1)

@@ -21,7 +21,9 @@ from gptwo.artifacts import read_json
 from gptwo.errors import GptwoError
 from gptwo.progress import Reporter
 from gptwo.tokens.shards import open_shards
-from gptwo.training import guard, loop, parallel
+from gptwo.training import loop
+from gptwo.training.guards import guard
+from gptwo.training.processes import parallel
 from gptwo.training.run import Run
 
 LONG = replace(SHORT, steps=40, checkpoint_interval=7, validation_interval=6, skip_limit=1)

@@ -20,8 +20,9 @@ from torch._C._distributed_c10d import TCPStore
 
 from gptwo.errors import DataError, GptwoError, Interrupted
 from gptwo.progress import Reporter
-from gptwo.training import loop, meeting
-from gptwo.training.batches import Batches
+from gptwo.training import loop
+from gptwo.training.data.batches import Batches
+from gptwo.training.processes import meeting
 from gptwo.world import World, here
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gptwo.errors import DataError, UsageError
 from gptwo.tokens.shards import Shards
-from gptwo.training.batches import Batches, batches, held_out_windows, read_windows
-from gptwo.training.epochs import shuffled
-from gptwo.training.mixture import cycle_of, shares
+from gptwo.training.data.batches import Batches, batches, held_out_windows, read_windows
+from gptwo.training.data.epochs import shuffled
+from gptwo.training.data.mixture import cycle_of, shares
 from gptwo.world import World
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=12)

@@ -9,12 +9,12 @@ from small_run import Inputs
 
 from gptwo.errors import DataError, ResourceError, UsageError
 from gptwo.model.sizes import SIZES, GPT2Config
-from gptwo.training import budget
-from gptwo.training.budget import BUDGET, MOST_EPOCHS, choose, choose_once
+from gptwo.training.budgets import budget
+from gptwo.training.budgets.budget import BUDGET, MOST_EPOCHS, choose, choose_once
+from gptwo.training.budgets.pace import SHARE_FOR_STEPS
+from gptwo.training.budgets.scaling import LAW
 from gptwo.training.config import rate_for
 from gptwo.training.loop import train
-from gptwo.training.pace import SHARE_FOR_STEPS
-from gptwo.training.scaling import LAW
 from gptwo.training.speed import flops_per_token
 from gptwo.world import World, here
 

@@ -20,8 +20,8 @@ from stops import Listens
 
 from gptwo.artifacts import verify, write_json
 from gptwo.errors import ModelError, ResourceError
-from gptwo.training import checkpoint
-from gptwo.training.checkpoint import State, best, committed, is_due, newest, settle
+from gptwo.training.checkpoints import checkpoint
+from gptwo.training.checkpoints.checkpoint import State, best, committed, is_due, newest, settle
 
 HERE = Path(__file__).parent
 

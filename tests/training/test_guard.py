@@ -16,10 +16,11 @@ from stops import Listens, StopsAfter
 from gptwo.artifacts import read_json
 from gptwo.errors import DivergedError, Interrupted
 from gptwo.tokens.shards import open_shards
-from gptwo.training import guard as guards
-from gptwo.training import loop, parallel
+from gptwo.training import loop
 from gptwo.training.config import TrainingConfig
-from gptwo.training.guard import WINDOW, Guard, judge
+from gptwo.training.guards import guard as guards
+from gptwo.training.guards.guard import WINDOW, Guard, judge
+from gptwo.training.processes import parallel
 from gptwo.training.run import Run
 
 LONG = replace(SHORT, steps=16, checkpoint_interval=3, validation_interval=5)

@@ -15,7 +15,7 @@ from gptwo.artifacts import read_json, read_manifest
 from gptwo.errors import DataError, GptwoError, Interrupted, ModelError, UsageError
 from gptwo.tokens.shards import open_shards
 from gptwo.training import loop
-from gptwo.training.batches import batches
+from gptwo.training.data.batches import batches
 from gptwo.world import World
 
 

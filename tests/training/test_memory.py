@@ -13,9 +13,16 @@ from stops import Listens
 from gptwo.errors import ResourceError
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES
-from gptwo.training import forward, memory, parallel
+from gptwo.training import forward
 from gptwo.training.config import TrainingConfig
-from gptwo.training.memory import bytes_available, bytes_needed, check_memory, is_out_of_memory
+from gptwo.training.guards import memory
+from gptwo.training.guards.memory import (
+    bytes_available,
+    bytes_needed,
+    check_memory,
+    is_out_of_memory,
+)
+from gptwo.training.processes import parallel
 from gptwo.training.run import Run
 
 HERE = Path(__file__).parent

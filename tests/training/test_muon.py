@@ -11,8 +11,8 @@ from torch import Tensor
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.training.config import TrainingConfig
-from gptwo.training.muon import MOMENTUM, Muon, maps, orthogonal
-from gptwo.training.optim import (
+from gptwo.training.optimizers.muon import MOMENTUM, Muon, maps, orthogonal
+from gptwo.training.optimizers.optim import (
     TABLES_AT_128,
     Optimizer,
     make_optimizer,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gptwo.training.config import SCHEDULES, TrainingConfig
-from gptwo.training.optim import (
+from gptwo.training.optimizers.optim import (
     Optimizer,
     clip_gradients,
     make_optimizer,
@@ -14,7 +14,7 @@ from gptwo.training.optim import (
     set_rate,
     state_tensors,
 )
-from gptwo.training.schedule import learning_rate
+from gptwo.training.optimizers.schedule import learning_rate
 
 CONFIG = TrainingConfig(
     steps=101,

@@ -13,7 +13,7 @@ from small_run import SHORT, Inputs, content, train_small
 
 from gptwo.errors import UsageError
 from gptwo.training import loop
-from gptwo.training.pace import PACE, SHARE_FOR_STEPS, Decision, Pace, seconds_used
+from gptwo.training.budgets.pace import PACE, SHARE_FOR_STEPS, Decision, Pace, seconds_used
 
 SECONDS = 600.0
 

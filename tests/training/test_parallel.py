@@ -17,7 +17,7 @@ from stops import Listens, StopsAfter
 
 from gptwo.artifacts import read_json, verify
 from gptwo.errors import Interrupted, UsageError
-from gptwo.training.parallel import own_share
+from gptwo.training.processes.parallel import own_share
 from gptwo.world import World, here
 
 SETTINGS = {"micro_batch": 1, "clip": 0.5, "validation_tokens": 80}  # 5 windows, 2 micro-batches

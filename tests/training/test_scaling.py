@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptwo.training.scaling import LAW, Law, Point, fit, left_out_errors, worth
+from gptwo.training.budgets.scaling import LAW, Law, Point, fit, left_out_errors, worth
 
 TRUE = Law(E=1.8, A=50.0, a=0.35, B=400.0, b=0.4)
 SWEEP = [(N, D) for N in (1.6e5, 3.8e5, 1.1e6, 2.6e6) for D in (5e5, 1e6, 2e6, 4e6)]

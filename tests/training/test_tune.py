@@ -10,9 +10,8 @@ import pytest
 from small_run import SHORT, TINY, Inputs
 
 from gptwo.errors import DivergedError, Interrupted, UsageError
-from gptwo.training import tune as room
-from gptwo.training.config import TrainingConfig
-from gptwo.training.tune import (
+from gptwo.training.budgets import tune as room
+from gptwo.training.budgets.tune import (
     FACTORS,
     SHARE_OF_RUN,
     TUNE,
@@ -20,6 +19,7 @@ from gptwo.training.tune import (
     trial_config,
     tune,
 )
+from gptwo.training.config import TrainingConfig
 from gptwo.world import World
 
 LONG = replace(SHORT, steps=1_000, warmup_steps=100, lr=4e-3, validation_tokens=512)

@@ -15,10 +15,10 @@ from stops import StopsAfter
 
 from gptwo.errors import Interrupted, ResourceError
 from gptwo.model.gpt2 import GPT2
-from gptwo.training import checkpoint, writer
-from gptwo.training.checkpoint import State, committed, tensor_files
-from gptwo.training.optim import Optimizer, make_optimizer, state_tensors
-from gptwo.training.writer import Writer
+from gptwo.training.checkpoints import checkpoint, writer
+from gptwo.training.checkpoints.checkpoint import State, committed, tensor_files
+from gptwo.training.checkpoints.writer import Writer
+from gptwo.training.optimizers.optim import Optimizer, make_optimizer, state_tensors
 
 SHAPE = replace(TINY, vocab_size=300)
 PLAN = {

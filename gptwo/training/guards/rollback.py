@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from gptwo.errors import DivergedError
-from gptwo.training import checkpoint
-from gptwo.training.checkpoint import State, is_due
-from gptwo.training.optim import restore, state_tensors
-from gptwo.training.parallel import together
+from gptwo.training.checkpoints import checkpoint
+from gptwo.training.checkpoints.checkpoint import State, is_due
+from gptwo.training.optimizers.optim import restore, state_tensors
+from gptwo.training.processes.parallel import together
 from gptwo.training.run import Run
 
 

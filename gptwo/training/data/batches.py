@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gptwo.errors import DataError, UsageError
 from gptwo.tokens.shards import Shards
-from gptwo.training.epochs import Epochs, Stretches, joined, scrambled
-from gptwo.training.mixture import cycle_of, shares
+from gptwo.training.data.epochs import Epochs, Stretches, joined, scrambled
+from gptwo.training.data.mixture import cycle_of, shares
 from gptwo.world import World
 
 ONE = World()

@@ -42,9 +42,9 @@ from gptwo.model.tensor_file import TensorFile, tensor_file
 from gptwo.model.weights import CONFIG, WEIGHTS, hf_config, load_model, weights_file
 from gptwo.progress import Reporter
 from gptwo.training.config import TrainingConfig
-from gptwo.training.guard import Guard
-from gptwo.training.optim import Optimizer, make_optimizer, restore
-from gptwo.training.sharding import parts, spread
+from gptwo.training.guards.guard import Guard
+from gptwo.training.optimizers.optim import Optimizer, make_optimizer, restore
+from gptwo.training.processes.sharding import parts, spread
 from gptwo.world import World
 
 KIND = "checkpoint"

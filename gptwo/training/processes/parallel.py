@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from gptwo.errors import Interrupted, ResourceError
 from gptwo.progress import Reporter
-from gptwo.training.meeting import Member, short
-from gptwo.training.memory import is_out_of_memory
+from gptwo.training.guards.memory import is_out_of_memory
+from gptwo.training.processes.meeting import Member, short
 from gptwo.training.run import Run
 from gptwo.training.step import gather_gradients
 from gptwo.world import World

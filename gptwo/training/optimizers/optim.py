@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gptwo.training.config import TrainingConfig
-from gptwo.training.muon import Muon
+from gptwo.training.optimizers.muon import Muon
 
 ADAM_STATE = ("exp_avg", "exp_avg_sq")  # torch's names for Adam's two running means
 MUON_STATE = ("momentum",)

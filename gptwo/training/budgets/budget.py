@@ -22,11 +22,11 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.progress import SILENT, Reporter, duration
 from gptwo.training import forward
+from gptwo.training.budgets.pace import SHARE_FOR_STEPS
+from gptwo.training.budgets.scaling import LAW
 from gptwo.training.config import TrainingConfig, rate_for
-from gptwo.training.optim import make_optimizer
-from gptwo.training.pace import SHARE_FOR_STEPS
+from gptwo.training.optimizers.optim import make_optimizer
 from gptwo.training.plan import refuse_foreign
-from gptwo.training.scaling import LAW
 from gptwo.training.speed import flops_per_token, keep_freed_memory
 from gptwo.world import World
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from gptwo.model.tensor_file import TensorFile, bytes_to_copy, copied
-from gptwo.training import checkpoint
-from gptwo.training.checkpoint import State
+from gptwo.training.checkpoints import checkpoint
+from gptwo.training.checkpoints.checkpoint import State
 from gptwo.training.config import TrainingConfig
 
 SPARE_SHARE = 0.1  # of the free memory, to be left free by a copy
@@ -149,6 +149,8 @@ def _mark(files: Mapping[str, TensorFile]) -> "torch.cuda.Event | None":
 
 
 def _memory_available() -> float:
-    from gptwo.training.memory import bytes_available  # late: it knows the run, which holds us
+    from gptwo.training.guards.memory import (
+        bytes_available,  # late: it knows the run, which holds us
+    )
 
     return bytes_available("cpu")

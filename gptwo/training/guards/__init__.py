@@ -1,0 +1,1 @@
+"""What a run does about bad steps and about too little memory."""

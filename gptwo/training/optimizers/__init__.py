@@ -1,0 +1,1 @@
+"""How a gradient moves the weights, and by how much at each step."""
