@@ -9,8 +9,8 @@
 #include <string.h>
 #include "words.h"
 
-enum { MOST_WORDS = 64, BLOCK_WORDS = 8, BLOCK_BITS = 64 * BLOCK_WORDS, BITS = 6 };
-static const uint64_t FILTER_SEED = 0xA0761D6478BD642Fu;
+enum { MOST_WORDS = 64, BLOCK_WORDS = 8, BLOCK_BITS = 64 * BLOCK_WORDS, BITS = 6, AHEAD = 8 };
+static const uint64_t FILTER_SEED = 0xA0761D6478BD642Fu, LINE_SEED = 0xE7037ED1A0B428DBu;
 
 static uint64_t word_inverse; /* WORD_FACTOR * word_inverse is 1 */
 
@@ -28,34 +28,47 @@ typedef struct {
 /* What to look for. Without blocks in the filter every n-gram is found. */
 typedef struct {
     const uint64_t *filter;
-    uint64_t blocks, every;
+    uint64_t blocks, lines, every;
     int64_t words;
     uint64_t last_power; /* WORD_FACTOR ^ (words - 1) */
 } Wanted;
 
 /* ---- the filter ---- */
 
+/* The hash that says where the next line of a member is: a bijection, so that no two fall together. */
+static inline uint64_t next_line(uint64_t hash) { return mix(hash ^ LINE_SEED); }
+
 static inline const uint64_t *block_of(const uint64_t *filter, uint64_t blocks, uint64_t hash) {
     return filter + (((hash >> 32) * blocks) >> 32) * BLOCK_WORDS;
 }
 
-static inline int holds(const uint64_t *filter, uint64_t blocks, uint64_t hash) {
-    const uint64_t *block = block_of(filter, blocks, hash);
-    uint64_t places = mix(hash ^ FILTER_SEED);
-    for (int i = 0; i < BITS; i++, places >>= 9) {
-        uint64_t bit = places % BLOCK_BITS;
-        if (!(block[bit / 64] >> bit % 64 & 1)) return 0;
+static inline int holds(const uint64_t *filter, uint64_t blocks, uint64_t lines, uint64_t hash) {
+    for (; lines; lines--, hash = next_line(hash)) {
+        const uint64_t *block = block_of(filter, blocks, hash);
+        uint64_t places = mix(hash ^ FILTER_SEED);
+        for (int i = 0; i < BITS; i++, places >>= 9) {
+            uint64_t bit = places % BLOCK_BITS;
+            if (!(block[bit / 64] >> bit % 64 & 1)) return 0;
+        }
     }
     return 1;
 }
 
-static void put(uint64_t *filter, uint64_t blocks, uint64_t hash) {
-    uint64_t *block = (uint64_t *)block_of(filter, blocks, hash);
-    uint64_t places = mix(hash ^ FILTER_SEED);
-    for (int i = 0; i < BITS; i++, places >>= 9) {
-        uint64_t bit = places % BLOCK_BITS;
-        block[bit / 64] |= UINT64_C(1) << bit % 64;
+static void put(uint64_t *filter, uint64_t blocks, uint64_t lines, uint64_t hash) {
+    for (; lines; lines--, hash = next_line(hash)) {
+        uint64_t *block = (uint64_t *)block_of(filter, blocks, hash);
+        uint64_t places = mix(hash ^ FILTER_SEED);
+        for (int i = 0; i < BITS; i++, places >>= 9) {
+            uint64_t bit = places % BLOCK_BITS;
+            block[bit / 64] |= UINT64_C(1) << bit % 64;
+        }
     }
+}
+
+/* Have the lines of a member brought near while others are put. */
+static inline void expect(const uint64_t *filter, uint64_t blocks, uint64_t lines, uint64_t hash) {
+    for (; lines; lines--, hash = next_line(hash))
+        __builtin_prefetch(block_of(filter, blocks, hash), 1);
 }
 
 /* The number of blocks of a filter, -1 with an exception. */
@@ -103,7 +116,7 @@ static int64_t find_in_text(const Wanted *wanted, const uint8_t *start, const ui
         uint64_t hash = mix(sum);
         if (wanted->every > 1 && hash % wanted->every) continue;
         seen++;
-        if (wanted->blocks && !holds(wanted->filter, wanted->blocks, hash)) continue;
+        if (wanted->blocks && !holds(wanted->filter, wanted->blocks, wanted->lines, hash)) continue;
         Gram gram = {hash, text, count - n, begins[place] - start, word.end - start};
         if (!add(grams, gram)) return -1;
     }
@@ -120,22 +133,24 @@ static PyObject *pair(PyObject *a, PyObject *b) {
 }
 
 PyDoc_STRVAR(find_doc,
-"find(data, offsets, words, filter, every) -> grams, seen\n\n"
+"find(data, offsets, words, filter, every, lines) -> grams, seen\n\n"
 "Of the texts data[offsets[i]:offsets[i + 1]] (UTF-8; offsets int64) the n-grams of `words` words\n"
-"whose hash is a multiple of `every`: those that the filter may hold (an empty one: all), five\n"
-"64-bit numbers each (hash, text, word, begin, end), and how many each text has (int64).");
+"whose hash is a multiple of `every`: those that the filter, filled with as many `lines`, may hold\n"
+"(an empty one: all), five 64-bit numbers each (hash, text, word, begin, end), and how many each\n"
+"text has (int64).");
 
 static PyObject *find(PyObject *module, PyObject *args) {
     Py_buffer data, offsets, filter;
-    long long words, every;
-    if (!PyArg_ParseTuple(args, "y*y*Ly*L", &data, &offsets, &words, &filter, &every)) return NULL;
+    long long words, every, lines;
+    if (!PyArg_ParseTuple(args, "y*y*Ly*LL", &data, &offsets, &words, &filter, &every, &lines))
+        return NULL;
     PyObject *found = NULL, *seen = NULL;
     int64_t n = count_texts(&data, &offsets), blocks = n < 0 ? -1 : count_blocks(&filter);
-    if (blocks >= 0 && (words < 1 || words > MOST_WORDS || every < 1)) {
-        PyErr_SetString(PyExc_ValueError, "n-grams have 1 to 64 words, and every at least 1");
+    if (blocks >= 0 && (words < 1 || words > MOST_WORDS || every < 1 || lines < 1)) {
+        PyErr_SetString(PyExc_ValueError, "n-grams have 1 to 64 words, every and lines at least 1");
     } else if (blocks >= 0 && (seen = PyBytes_FromStringAndSize(NULL, n * ITEM))) {
         Grams grams = {0};
-        Wanted wanted = {filter.buf, (uint64_t)blocks, (uint64_t)every, words, 1};
+        Wanted wanted = {filter.buf, (uint64_t)blocks, (uint64_t)lines, (uint64_t)every, words, 1};
         for (int64_t i = 1; i < words; i++) wanted.last_power *= WORD_FACTOR;
         const int64_t *edges = offsets.buf;
         const uint8_t *text = data.buf;
@@ -186,19 +201,25 @@ static PyObject *phrases(PyObject *module, PyObject *args) {
     return pair(hashes, counts);
 }
 
-PyDoc_STRVAR(fill_doc, "fill(filter, hashes): put hashes (uint64) into a filter, which it changes.");
+PyDoc_STRVAR(fill_doc,
+"fill(filter, hashes, lines): put hashes (uint64), each into so many lines, into a filter, which\n"
+"it changes.");
 
 static PyObject *fill(PyObject *module, PyObject *args) {
     Py_buffer filter, hashes;
-    if (!PyArg_ParseTuple(args, "w*y*", &filter, &hashes)) return NULL;
-    int64_t blocks = count_blocks(&filter);
+    long long lines;
+    if (!PyArg_ParseTuple(args, "w*y*L", &filter, &hashes, &lines)) return NULL;
+    int64_t blocks = lines < 1 ? 0 : count_blocks(&filter);
     if (blocks > 0) {
         const uint64_t *hash = hashes.buf;
         Py_BEGIN_ALLOW_THREADS
-        for (int64_t i = 0; i < hashes.len / ITEM; i++) put(filter.buf, (uint64_t)blocks, hash[i]);
+        for (int64_t i = 0, n = hashes.len / ITEM; i < n; i++) {
+            if (i + AHEAD < n) expect(filter.buf, (uint64_t)blocks, (uint64_t)lines, hash[i + AHEAD]);
+            put(filter.buf, (uint64_t)blocks, (uint64_t)lines, hash[i]);
+        }
         Py_END_ALLOW_THREADS
     } else if (!blocks) {
-        PyErr_SetString(PyExc_ValueError, "an empty filter holds nothing");
+        PyErr_SetString(PyExc_ValueError, "an empty filter, or no line of it, holds nothing");
     }
     PyBuffer_Release(&filter);
     PyBuffer_Release(&hashes);

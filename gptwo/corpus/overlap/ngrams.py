@@ -7,9 +7,13 @@ arrays, and serves where the kernel is not built.
 A set is a Bloom filter in blocks of one cache line (Putze and others 2007): the upper half of a
 hash says which block, six times nine bits of its mixture say which bits of the 512. At 12 bits a
 member about one hash in 200 that is no member passes; where it must be exact, the texts decide.
+With more `lines` a member has six bits in each of so many blocks, that a chain of mixtures names:
+four, at 42 bits a member, let one in 2.7 * 10^8 pass. One block alone would need 64 bits for that,
+because the blocks' loads differ by chance.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +28,8 @@ GRAM = np.dtype(
 FILTER_BITS = 12  # a member
 VERSION = 1  # of what is hashed and how
 
-_BITS, _SEED = 6, np.uint64(0xA0761D6478BD642F)
+_BITS, _SEED, _LINE_SEED = 6, np.uint64(0xA0761D6478BD642F), np.uint64(0xE7037ED1A0B428DB)
+_BLOCKS_AT_ONCE = 1 << 20
 _NO_FILTER = np.empty((0, 8), np.uint64)
 _WORD = re.compile(r"\w+")
 
@@ -38,17 +43,18 @@ def _kernel() -> Any:
 
 
 def find(
-    texts: pa.Array, words: int, members: Hashes = _NO_FILTER, every: int = 1
+    texts: pa.Array, words: int, members: Hashes = _NO_FILTER, every: int = 1, lines: int = 1
 ) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     """The n-grams of n large strings that a filter may hold, in order; how many each text has.
 
     Returns an array of `GRAM` and (n,) counts. `words`: of an n-gram, 1 to 64; of `every` hashes
-    only one is looked at and counted. Without `members` every n-gram is found.
+    only one is looked at and counted. Without `members` every n-gram is found; `lines` as they were
+    filled.
     """
     kernel = _kernel()
     if kernel is None:
-        return plain_find(texts, words, members, every)
-    found, counts = kernel.find(*buffers(texts), words, np.ascontiguousarray(members), every)
+        return plain_find(texts, words, members, every, lines)
+    found, counts = kernel.find(*buffers(texts), words, np.ascontiguousarray(members), every, lines)
     return np.frombuffer(found, GRAM), np.frombuffer(counts, np.int64)
 
 
@@ -61,22 +67,31 @@ def phrases(texts: pa.Array) -> tuple[Hashes, NDArray[np.int64]]:
     return np.frombuffer(hashes, np.uint64), np.frombuffer(counts, np.int64)
 
 
-def make_filter(members: int) -> Hashes:
-    """(blocks, 8) an empty filter for so many hashes, 1.5 bytes each."""
-    return np.zeros((members * FILTER_BITS // 512 + 1, 8), np.uint64)
+def make_filter(members: int, bits: int = FILTER_BITS) -> Hashes:
+    """(blocks, 8) an empty filter for so many hashes, `bits` each."""
+    return np.zeros((members * bits // 512 + 1, 8), np.uint64)
 
 
-def fill(members: Hashes, hashes: Hashes) -> None:
-    """Put hashes into a filter, which is changed."""
+def fill(members: Hashes, hashes: Hashes, lines: int = 1) -> None:
+    """Put hashes into a filter, which is changed; each into so many `lines`."""
     kernel = _kernel()
     if kernel is None:
-        plain_fill(members, hashes)
+        plain_fill(members, hashes, lines)
     else:
-        kernel.fill(members, np.ascontiguousarray(hashes))
+        kernel.fill(members, np.ascontiguousarray(hashes), lines)
+
+
+def false_positive_rate(members: Hashes, lines: int) -> float:
+    """How often a random hash passes, by the bits that are set: no estimate of what is in it."""
+    passing = 0.0
+    for start in range(0, len(members), _BLOCKS_AT_ONCE):
+        ones = np.bitwise_count(members[start : start + _BLOCKS_AT_ONCE]).sum(axis=1)
+        passing += float(((ones / 512.0) ** _BITS).sum())
+    return (passing / len(members)) ** lines
 
 
 def plain_find(
-    texts: pa.Array, words: int, members: Hashes = _NO_FILTER, every: int = 1
+    texts: pa.Array, words: int, members: Hashes = _NO_FILTER, every: int = 1, lines: int = 1
 ) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     """The twin of `find` without a kernel."""
     parts, counts = [np.empty(0, GRAM)], np.zeros(len(texts), np.int64)
@@ -93,7 +108,7 @@ def plain_find(
         grams["begin"], grams["end"] = begins[:count], ends[words - 1 :]
         grams = grams[grams["hash"] % np.uint64(every) == 0]
         counts[number] = len(grams)
-        parts.append(grams[_held(members, grams["hash"])] if len(members) else grams)
+        parts.append(grams[_held(members, grams["hash"], lines)] if len(members) else grams)
     return np.concatenate(parts), counts
 
 
@@ -106,15 +121,26 @@ def plain_phrases(texts: pa.Array) -> tuple[Hashes, NDArray[np.int64]]:
     return mix(np.array(sums, np.uint64)), np.array([len(words) for words in hashes], np.int64)
 
 
-def plain_fill(members: Hashes, hashes: Hashes) -> None:
+def plain_fill(members: Hashes, hashes: Hashes, lines: int = 1) -> None:
     """The twin of `fill` without a kernel."""
-    blocks, words, bits = _places(members, hashes)
-    np.bitwise_or.at(members, (blocks, words), np.uint64(1) << bits)
+    for each in _line_hashes(hashes, lines):
+        blocks, words, bits = _places(members, each)
+        np.bitwise_or.at(members, (blocks, words), np.uint64(1) << bits)
 
 
-def _held(members: Hashes, hashes: Hashes) -> NDArray[np.bool_]:
-    blocks, words, bits = _places(members, hashes)
-    return (members[blocks, words] >> bits & np.uint64(1)).all(axis=1).astype(bool)
+def _held(members: Hashes, hashes: Hashes, lines: int) -> NDArray[np.bool_]:
+    held = np.ones(len(hashes), np.bool_)
+    for each in _line_hashes(hashes, lines):
+        blocks, words, bits = _places(members, each)
+        held &= (members[blocks, words] >> bits & np.uint64(1)).all(axis=1).astype(bool)
+    return held
+
+
+def _line_hashes(hashes: Hashes, lines: int) -> Iterator[Hashes]:
+    """What names the block of each line: the hash itself, then mixtures of the one before."""
+    for _ in range(lines):
+        yield hashes
+        hashes = mix(hashes ^ _LINE_SEED)
 
 
 def _places(members: Hashes, hashes: Hashes) -> tuple[Hashes, Hashes, Hashes]:
