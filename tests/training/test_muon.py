@@ -11,7 +11,7 @@ from torch import Tensor
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import GPT2Config
 from gptwo.training.config import TrainingConfig
-from gptwo.training.optimizers.muon import MOMENTUM, Muon, maps, orthogonal
+from gptwo.training.optimizers.muon import MOMENTUM, Muon, maps, orthogonal, quickest_type
 from gptwo.training.optimizers.optim import (
     TABLES_AT_128,
     Optimizer,
@@ -47,6 +47,21 @@ def test_a_matrix_becomes_about_orthogonal(rows: int, columns: int, size: float,
     assert turned.max() <= 1.9 and turned.min() >= -1e-3
     clear = values > 0.002 * matrix.double().norm()
     assert (turned[clear] > 0.18).all()
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (64, 256), (256, 64)])
+def test_in_bfloat16_the_directions_are_about_the_same(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    stack = torch.randn(2, *shape) @ torch.diag(torch.logspace(0, -2, shape[1]))
+    plain, quick = orthogonal(stack), orthogonal(stack, torch.bfloat16)
+    assert quick.dtype == torch.float32 and not torch.equal(quick, plain)
+    assert torch.cosine_similarity(quick.flatten(1), plain.flatten(1)).min() > 0.999
+    assert singular_values(quick).max() < 1.95
+
+
+def test_small_matrices_are_made_orthogonal_in_their_own_type() -> None:
+    assert quickest_type(torch.zeros(2, 63, 4096)) == torch.float32
+    assert quickest_type(torch.zeros(2, 4096, 16, device="meta")) == torch.float32
 
 
 def test_matrices_of_one_stack_do_not_meet() -> None:
