@@ -40,7 +40,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
     def pretend(loss_of: Callable[[float], float | None]) -> list[float]:
         tried: list[float] = []
 
-        def train(config: TrainingConfig, model: Any, *, out: Path, **_: Any) -> Path:
+        def train(config: TrainingConfig, *, out: Path, **_: Any) -> Path:
             tried.append(config.lr)
             loss = loss_of(config.lr)
             if loss is None:
@@ -129,14 +129,13 @@ def test_rates_that_diverge_lose(
 
 
 def test_a_trial_is_the_run_in_small() -> None:
-    trial = trial_config(LONG, TINY, 2, 0.5)
+    trial = trial_config(LONG, TINY.n_ctx, 2, 0.5)
     assert (trial.steps, trial.warmup_steps, trial.lr) == (60, 6, 2e-3)
     assert trial.muon_lr == LONG.muon_lr / 2
     assert trial.validation_interval == trial.steps
     assert trial.batch_tokens == LONG.batch_tokens and trial.seed == LONG.seed
-    assert (
-        trial_config(replace(LONG, validation_tokens=10**6), TINY, 1, 1.0).validation_tokens == 320
-    )
+    more = replace(LONG, validation_tokens=10**6)
+    assert trial_config(more, TINY.n_ctx, 1, 1.0).validation_tokens == 320
 
 
 def test_what_cannot_be_tuned_is_refused(

@@ -8,8 +8,9 @@ or the highest, the next one beyond is tried too, until it is neither.
 
 import json
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -52,11 +53,9 @@ class _Search:
     """What all trials share, and those that are done."""
 
     config: TrainingConfig
-    model: GPT2Config
-    tokens: tuple[Path, ...]
-    tokenizer: Path
+    n_ctx: int
+    run: Callable[..., Path]  # `train` with all that no trial changes
     out: Path
-    world: World
     reporter: Reporter
     asked: dict[str, Any]
     trials: list[Trial]
@@ -81,7 +80,7 @@ def tune(
     accept_changes: Collection[str] = (),
     reporter: Reporter = SILENT,
 ) -> TrainingConfig:
-    """`config` with the learning rate that does best on the held-out split.
+    """`config` with the learning rate that does best on the held-out split. Arguments as `train`.
 
     Trials are runs under `out`/tune; `out`/tune.json has the losses of all and the chosen rate.
     What is there is not done again: a stopped or killed search goes on, a finished one returns at
@@ -92,7 +91,6 @@ def tune(
     _check(config, world)
     folders = (tokens,) if isinstance(tokens, Path) else tuple(tokens)
     manifests = [read_manifest(folder) for folder in folders]
-    model = replace(model, vocab_size=manifests[0].details["vocab_size"])
     asked = {
         "training": asdict(config),
         "model": asdict(model),
@@ -105,11 +103,16 @@ def tune(
         refuse_foreign(out)
         search = _Search(
             config=config,
-            model=model,
-            tokens=folders,
-            tokenizer=tokenizer,
+            n_ctx=model.n_ctx,
+            run=partial(
+                train,
+                model=model,
+                tokens=folders,
+                tokenizer=tokenizer,
+                world=world,
+                reporter=reporter,
+            ),
             out=out,
-            world=world,
             reporter=reporter,
             asked=asked,
             trials=_known(out / TUNE, asked, accept_changes),
@@ -190,19 +193,11 @@ def _measured(search: _Search, round: int, factor: float) -> Trial:
     for trial in search.trials:
         if (trial.round, trial.factor) == (round, factor):
             return trial
-    config = trial_config(search.config, search.model, round, factor)
+    config = trial_config(search.config, search.n_ctx, round, factor)
     search.reporter.say(f"tune: round {round}, {config.steps:,} steps at rate {config.lr:.3g}")
     folder = search.out / TRIALS / f"round-{round}-lr-{config.lr:.3e}"
     try:
-        train(
-            config,
-            search.model,
-            tokens=search.tokens,
-            tokenizer=search.tokenizer,
-            out=folder,
-            world=search.world,
-            reporter=search.reporter,
-        )
+        search.run(config, out=folder)
         loss: float | None = _last_valid_loss(folder / METRICS)
     except DivergedError:
         loss = None
@@ -221,25 +216,18 @@ def _measured(search: _Search, round: int, factor: float) -> Trial:
     return trial
 
 
-def trial_config(
-    config: TrainingConfig, model: GPT2Config, round: int, factor: float
-) -> TrainingConfig:
+def trial_config(config: TrainingConfig, n_ctx: int, round: int, factor: float) -> TrainingConfig:
     """The run in small: fewer steps, as many less of warm-up, all rates times `factor`."""
     steps = int(config.steps * SHARES[round])
-    warmups = {
-        name: math.ceil(getattr(config, name) * SHARES[round])
-        for name in (field.name for field in fields(config))
-        if name.endswith("warmup_steps")
-    }
-    most = max(steps * config.batch_tokens // 4, model.n_ctx)  # a twelfth of the trial's time
+    most = max(steps * config.batch_tokens // 4, n_ctx)  # a twelfth of the trial's time
     rates = {name: float(f"{getattr(config, name) * factor:.4g}") for name in ("lr", "muon_lr")}
     return replace(
         config,
         steps=steps,
         validation_interval=steps,
         validation_tokens=min(config.validation_tokens, most),
+        warmup_steps=math.ceil(config.warmup_steps * SHARES[round]),
         checkpoint_interval=0,
-        **warmups,
         **rates,
     )
 
