@@ -77,6 +77,11 @@ def print_result(result: dict[str, Any], call: Call) -> None:
         print(line)
 
 
+def print_table(table: str, result: dict[str, Any], call: Call) -> None:
+    """A result that has a table of its own for people."""
+    print(json.dumps(result, ensure_ascii=False) if call.json else table)
+
+
 def _lines(value: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     for key, item in value.items():
@@ -104,7 +109,8 @@ def print_scores(results: Mapping[str, TaskResult], call: Call) -> None:
         for metric, value in result.metrics.items():
             interval = result.intervals.get(metric)
             between = f" [{interval.low:.4g}, {interval.high:.4g}]" if interval else ""
-            print(f"  {metric}  {value:.4g}{between}")
+            counted = value >= 1000 and value == int(value)  # tokens, words
+            print(f"  {metric}  {value:{',.0f' if counted else '.4g'}}{between}")
             for kind, rows in (("baseline", result.baselines), ("paper", result.paper)):
                 beside = [
                     f"{label} {row[metric]:.4g}" for label, row in rows.items() if metric in row

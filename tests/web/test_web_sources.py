@@ -38,8 +38,9 @@ from gptwo.model.sizes import GPT2Config
 from gptwo.model.weights import hf_config, save_checkpoint_model
 from gptwo.progress import SILENT, Reporter
 from gptwo.tokens.tokenizer import Tokenizer
-from gptwo.web import sources
-from gptwo.web.sources import Patience, Pin, Released, cache_folder, fetch_released, released
+from gptwo.web import download, sources
+from gptwo.web.download import Patience, Pin
+from gptwo.web.sources import Released, cache_folder, fetch_released, released
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 QUICK = Patience(connect_seconds=10, stall_seconds=10, tries=3, pause_seconds=0.01)
@@ -254,7 +255,7 @@ def test_a_download_is_whole_and_then_needs_no_network(
     assert folder == Path(os.environ["GPTWO_CACHE"]) / "tiny" / REVISION
     assert is_whole(folder, hub) and verify(folder)["files"] == 4
     assert hub.asked == [(name, "") for name in hub.files]
-    monkeypatch.setattr(sources, "_client", lambda patience: pytest.fail("a request"))
+    monkeypatch.setattr(sources, "client", lambda patience: pytest.fail("a request"))
     folder.chmod(0o555)  # a cache that others made and we may only read
     assert fetch(hub) == folder and len(hub.asked) == 4
     folder.chmod(0o755)
@@ -360,7 +361,7 @@ def test_a_busy_server_is_asked_again(busy: Answer, hub: Hub) -> None:
 
 def test_a_server_may_say_how_long_to_wait(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(sources, "_pause", lambda seconds, reporter: waited.append(seconds))
+    monkeypatch.setattr(download, "_pause", lambda seconds, reporter: waited.append(seconds))
     hub.faults["config.json"] = [says(503), says(429, Retry_After="7"), says(503)]
     hub.faults[WEIGHTS] = [says(429, Retry_After="9999")]
     fetch(hub, Patience(tries=5, pause_seconds=1))
@@ -408,8 +409,9 @@ def chunked(handler: BaseHTTPRequestHandler, data: bytes) -> None:
 KILLED = """
 import os, sys
 from gptwo.progress import SILENT
-from gptwo.web import sources
-from gptwo.web.sources import Patience, Pin, Released, fetch_released
+from gptwo.web import download, sources
+from gptwo.web.download import Patience, Pin
+from gptwo.web.sources import Released, fetch_released
 name, repository, revision, files = {model!r}
 pins = {{name: Pin(*pin) for name, pin in files.items()}}
 fetch_released(Released(name, repository, revision, pins), SILENT, Patience(stall_seconds=30))
@@ -593,7 +595,7 @@ def test_a_full_disk(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert part(hub).stat().st_size == 20_000
     usage = SimpleNamespace(free=10_000_000)
     with monkeypatch.context() as patch:
-        patch.setattr(sources.shutil, "disk_usage", lambda path: usage)
+        patch.setattr(download.shutil, "disk_usage", lambda path: usage)
         with pytest.raises(ResourceError, match=r"needs 0 MB more, 10 MB are free") as error:
             fetch(hub)
     assert "GPTWO_CACHE" in error.value.remedy and error.value.exit_code == 5
