@@ -51,6 +51,7 @@ ALLOWED = {
     "console": LEAVES,
     "stages": None,  # joins all rooms
     "arrow": None,
+    "overlap": None,
     "cli": None,
     "__init__": None,
 }
@@ -58,7 +59,8 @@ ONLY_FOR = {
     "cli": set(),
     "arrow": {"cli"},
     "stages": {"arrow"},
-    "recipes": {"cli", "arrow", "stages"},
+    "overlap": {"cli"},
+    "recipes": {"cli", "arrow", "stages", "overlap"},
     "report": {"cli", "stages"},
     "console": {"cli"},
     "doctor": {"cli"},

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from gptwo import __version__
 from gptwo.cli.data import corpus, crawl, links, pack, reproduce, tokenizer
 from gptwo.cli.models import convert, doctor, evaluate, report, sample, train, verify
+from gptwo.cli.overlap import overlap
 from gptwo.console import answer
 from gptwo.progress import Reporter
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "pack": pack,
     "train": train,
     "eval": evaluate,
+    "overlap": overlap,
     "sample": sample,
     "report": report,
     "convert": convert,

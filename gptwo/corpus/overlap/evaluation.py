@@ -22,6 +22,7 @@ from gptwo.streams import DAMAGE, MAGIC, decompressed
 
 REMEDY = "an evaluation set is JSON, JSON lines, XML or lines of text, compressed or not"
 SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)  # records of another shape
 MOST_BYTES = 1 << 30  # of one file, decompressed: it is read as a whole
 
 # Tokenised sets write "did n't", which splits into other words than "didn't" does. What they have
@@ -91,7 +92,7 @@ def read_set(name: str, path: Path) -> Iterator[Piece]:
                 for part in _UNKNOWN.split(_SPLIT_NOT.sub("", piece)):
                     if part.strip():
                         yield Piece(set=name, number=number, text=clean(part), whole=whole)
-    except (ValueError, RecursionError, ElementTree.ParseError) as error:
+    except (*MALFORMED, RecursionError, ElementTree.ParseError) as error:
         raise DataError(f"{path}: {str(error)[:120]}", remedy=REMEDY) from error
 
 
@@ -157,9 +158,16 @@ def _winograd(record: dict[str, Any]) -> list[str]:
     return [*whole, " ".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))]
 
 
+def _coqa(record: dict[str, Any]) -> list[str]:
+    """The story, the questions, the answers; not the passages of the story that they point to."""
+    turns = [*record["questions"], *record.get("answers", ())]
+    return [record["story"], *(turn["input_text"] for turn in turns)]
+
+
 JOINED: dict[tuple[str, ...], Callable[[dict[str, Any]], list[str]]] = {
     ("ctx", "endings"): _hellaswag,
     ("context_options", "continuation"): _winograd,
+    ("story", "questions"): _coqa,
 }
 
 

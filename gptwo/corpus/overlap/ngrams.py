@@ -28,7 +28,8 @@ GRAM = np.dtype(
 FILTER_BITS = 12  # a member
 VERSION = 1  # of what is hashed and how
 
-_BITS, _SEED, _LINE_SEED = 6, np.uint64(0xA0761D6478BD642F), np.uint64(0xE7037ED1A0B428DB)
+PROBES = 6  # bits of a member in each of its lines
+_SEED, _LINE_SEED = np.uint64(0xA0761D6478BD642F), np.uint64(0xE7037ED1A0B428DB)
 _BLOCKS_AT_ONCE = 1 << 20
 _NO_FILTER = np.empty((0, 8), np.uint64)
 _WORD = re.compile(r"\w+")
@@ -86,7 +87,7 @@ def false_positive_rate(members: Hashes, lines: int) -> float:
     passing = 0.0
     for start in range(0, len(members), _BLOCKS_AT_ONCE):
         ones = np.bitwise_count(members[start : start + _BLOCKS_AT_ONCE]).sum(axis=1)
-        passing += float(((ones / 512.0) ** _BITS).sum())
+        passing += float(((ones / 512.0) ** PROBES).sum())
     return (passing / len(members)) ** lines
 
 
@@ -147,7 +148,7 @@ def _places(members: Hashes, hashes: Hashes) -> tuple[Hashes, Hashes, Hashes]:
     """Of (n,) hashes the block (n, 1), and of each of six bits its word and its place in it."""
     upper = hashes[:, None] >> np.uint64(32)
     blocks = (upper * np.uint64(len(members))) >> np.uint64(32)
-    mixed = mix(hashes ^ _SEED)[:, None] >> (np.arange(_BITS, dtype=np.uint64) * np.uint64(9))
+    mixed = mix(hashes ^ _SEED)[:, None] >> (np.arange(PROBES, dtype=np.uint64) * np.uint64(9))
     bits = mixed % np.uint64(512)
     return blocks, bits // np.uint64(64), bits % np.uint64(64)
 
