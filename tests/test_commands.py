@@ -29,12 +29,13 @@ HAPPY = {
     "pack": "pack {run}/corpus --tokenizer {run}/tokenizer --out {out}",
     "train": TRAIN + "--set training.steps=1",
     "eval": "eval {run} cloze heldout --out {out} --set documents=2 --set resamples=5",
+    "overlap": "overlap {run} --out {out} --set documents=2",
     "sample": "sample {run} The --max-tokens 3",
     "report": "report {run} --out {out}/page.html",
     "verify": "verify {run}",
     "doctor": "doctor",
 }
-MAKERS = ("links", "crawl", "corpus", "tokenizer", "pack", "train", "eval")
+MAKERS = ("links", "crawl", "corpus", "tokenizer", "pack", "train", "eval", "overlap")
 
 
 @pytest.fixture(scope="module")
