@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,6 +15,7 @@ from gptwo.console import (
     print_result,
     print_scores,
     print_settings,
+    print_table,
     read_prompt,
     reporter_for,
 )
@@ -91,6 +92,8 @@ def evaluate(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     data: Path | None = None,
     corpus: Path | None = None,
+    download: bool = False,
+    compare: Literal["paper"] | None = None,
     call: Call = PLAIN,
 ) -> None:
     """The paper's zero-shot tasks and the built-in ones, with intervals and baselines.
@@ -108,6 +111,10 @@ def evaluate(
         Folder with evaluation sets under eval/. Default: $GPTWO_DATA.
     corpus
         Corpus whose held-out split makes the built-in tasks. Default: the run's own.
+    download
+        First fetch into --data what the tasks lack and anyone may download, by pinned hash.
+    compare
+        paper: a row for each number of the paper, and its tasks where none is named.
     """
     from gptwo.config import with_settings
     from gptwo.zeroshot.config import EvalConfig
@@ -117,25 +124,35 @@ def evaluate(
         return print_settings(config)
     from gptwo.language_model import load
     from gptwo.recipes import BUILT_IN_TASKS, PAPER_TASKS
+    from gptwo.web.evaluation import fetch_evaluation_sets
+    from gptwo.zeroshot.compare import beside_the_paper, table, tasks_of_the_paper
     from gptwo.zeroshot.run import evaluate as run
 
     reporter = reporter_for(call)
-    loaded = load(model, reporter=reporter)
     data = data or default_data()
     corpus = corpus or (model / "corpus" if (model / "corpus").exists() else None)
     wanted = tasks or (BUILT_IN_TASKS if corpus else ()) + (PAPER_TASKS if data else ())
+    wanted = tasks or tasks_of_the_paper() if compare else wanted
+    if download:
+        fetch_evaluation_sets(wanted, data, reporter)
+    loaded = load(model, reporter=reporter)
     if not wanted:
         raise UsageError("no task has its data", remedy="give --data DIR or --corpus DIR")
-    results = run(
+    out = out or (model if model.exists() else Path("runs") / model) / "scores"
+    work = partial(
+        run,
         loaded,
         list(wanted),
-        out=out or (model if model.exists() else Path("runs") / model) / "scores",
+        out=out,
         data=data,
         corpus=corpus,
         config=config,
         reporter=reporter,
     )
-    print_scores(results, call)
+    if not compare:
+        return print_scores(work(), call)
+    found = beside_the_paper(loaded, work, out, some_missing=not tasks)
+    print_table(table(found), found, call)
 
 
 def sample(
@@ -200,27 +217,32 @@ def report(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     call: Call = PLAIN,
 ) -> None:
-    """One self-contained HTML page about a run, or about the trainings of several.
+    """One self-contained HTML page about a run, or about several: trainings, scores, the paper's.
 
     Parameters
     ----------
     runs
-        Run folders: one for all that is known of it, several for their curves side by side.
+        Run folders: one for all that is known of it, several for their curves and scores side by
+        side, each compared with the first on the same examples.
     out
         The page; RUN/report.html, or LAST/compare.html of several, when not given.
     """
     if has_only_settings(call):
         return
+    from gptwo.report.compare import compare
     from gptwo.report.page import write_comparison, write_report
+    from gptwo.report.paired import lines_of
 
     if not runs:
         raise UsageError("no run is named", remedy="name a run folder, or several")
     reporter = reporter_for(call)
     if len(runs) == 1:
-        page = write_report(runs[0], out, reporter)
-    else:
-        page = write_comparison(runs, out, reporter)
-    print_result({"report": str(page)}, call)
+        return print_result({"report": str(write_report(runs[0], out, reporter))}, call)
+    found = compare(runs)
+    reporter.check()
+    page = write_comparison(found, out or runs[-1] / "compare.html", reporter)
+    text = f"report  {page}\n{lines_of(found.pairs)}"
+    print_table(text, {"report": str(page), "pairs": found.pairs}, call)
 
 
 def convert(

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gptwo.report.words import compact, is_share, metric_value, plain
+from gptwo.report.words import compact, metric_value
 
 WIDTH, HEIGHT = 5.5, 3.4  # inches; the page scales the drawing to its column
 MOST_POINTS = 600  # of a line; longer ones are averaged
@@ -123,45 +123,6 @@ def length_histogram(counts: np.ndarray, edges: np.ndarray) -> Markup:
         ]
         axes.set_xticks(ticks if len(ticks) < 7 else [t for t in ticks if str(t)[0] == "1"])
         return svg(figure, "lengths", "Number of kept documents by length in characters")
-
-
-def score_against_size(
-    task: str,
-    metric: str,
-    ours: tuple[float, float, Any],
-    paper: Sequence[tuple[str, int, float]],
-    before: float | None,
-) -> Markup:
-    """Our (parameters, value, interval) and the paper's (label, parameters, value) (Figure 1).
-
-    `before` is the best result the paper names from before it, drawn as a line.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = empty_axes("parameters", f"{task}: {plain(metric)}")
-        size, value, interval = ours
-        if before is not None:
-            axes.axhline(
-                before, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="best before it"
-            )
-        x, y = [entry[1] for entry in paper], [entry[2] for entry in paper]
-        axes.plot(x, y, color=MUTED, marker="o", markersize=5, label="paper, WebText")
-        for i, (label, parameters, score) in enumerate(paper):  # names above and below in turn
-            place = {"xytext": (0, (8, -16)[i % 2]), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(label, (parameters, score), color=MUTED, fontsize=10, **place)
-        if interval:
-            axes.plot([size, size], [interval["low"], interval["high"]], color=SECOND, linewidth=2)
-        mark = {"marker": "D", "markersize": 8, "clip_on": False, "zorder": 3}
-        axes.plot([size], [value], color=SECOND, label="this run", **mark)
-        logarithmic(axes, "x")
-        axes.margins(x=0.14, y=0.2)
-        if is_share(metric):
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
-            axes.set_ylim(bottom=0)
-        elif 0 < 10 * min([*y, value]) < max([*y, value]):
-            logarithmic(axes, "y")
-        axes.legend(loc="best")
-        title = f"{task}, {plain(metric)}, by parameters: this run beside the paper's sizes"
-        return svg(figure, f"size-{task}-{metric}", title)
 
 
 def accuracies(rows: Sequence[tuple[str, float, Any, Mapping[str, float]]]) -> Markup:

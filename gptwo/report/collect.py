@@ -234,7 +234,7 @@ def _read_tokens(run: Path, notes: list[str]) -> dict[str, Any]:
     return vocabulary | {"splits": splits, "sample": sample, "dtype": packed.details.get("dtype")}
 
 
-def _read_scores(run: Path, notes: list[str]) -> dict[str, Any]:
+def read_scores(run: Path, notes: list[str]) -> dict[str, Any]:
     """The results of the tasks: those of the paper first, others by name at the end."""
     if not (run / "scores").is_dir():
         raise NotThere
@@ -298,6 +298,6 @@ READERS: dict[str, Callable[[Path, list[str]], Any]] = {
     "truth": _read_truth,
     "tokens": _read_tokens,
     "training": read_training,
-    "scores": _read_scores,
+    "scores": read_scores,
     "samples": _read_samples,
 }

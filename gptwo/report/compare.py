@@ -1,4 +1,4 @@
-"""Several trainings on one page: curves overlaid, settings that differ, what each reached and when.
+"""Several runs on one page: curves overlaid, settings that differ, what each reached, and when.
 
 Losses per token are comparable only between runs of one tokenizer. Where tokenizers differ, bits
 per byte are shown if every run's tokens say how many bytes they stand for.
@@ -19,6 +19,8 @@ from gptwo.errors import DataError, UsageError
 from gptwo.progress import duration
 from gptwo.report import curves
 from gptwo.report.charts import VARIABLES
+from gptwo.report.paired import compare_pair
+from gptwo.report.paper import Scored, read_scored
 from gptwo.report.reading import DAMAGE, NotThere, told
 from gptwo.report.summary import flat
 from gptwo.report.training import read_training
@@ -38,6 +40,7 @@ class Trained:
     facts: dict[str, Any] | None
     notes: list[str]
     bits: float | None  # nats per token times this are bits per byte
+    scored: Scored
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -55,10 +58,19 @@ class Comparison:
     columns: list[str]
     rows: list[list[str]]  # one for each run, as the columns
     settings: list[tuple[str, list[str]]]  # those that differ: name, one value for each run
+    pairs: list[dict[str, Any]]  # each later run against the first: see `compare_pair`
+
+    @property
+    def trained(self) -> bool:
+        return any(run.facts for run in self.runs)
+
+    @property
+    def scored(self) -> bool:
+        return any(run.scored.results or run.scored.overlap for run in self.runs)
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Read the runs; raises `DataError` where a folder is none or no run has been trained."""
+    """Read the runs; raises `DataError` where a folder is none or nothing is in any of them."""
     if len(folders) > MOST_RUNS:
         raise UsageError(
             f"{len(folders)} runs to compare, {MOST_RUNS} at most", remedy="name fewer of them"
@@ -68,11 +80,17 @@ def compare(folders: Sequence[Path]) -> Comparison:
         _read(folder, letter, name)
         for folder, letter, name in zip(folders, ascii_uppercase, names, strict=False)
     ]
-    if not any(run.facts for run in runs):
+    if not any(run.facts or run.scored.results for run in runs):
         raise DataError(
-            f"there is no metrics.jsonl in {', '.join(map(str, folders))}",
-            remedy="name folders that gptwo train or gptwo reproduce wrote",
+            f"there is no metrics.jsonl and no result in {', '.join(map(str, folders))}",
+            remedy="name folders that gptwo train, eval or reproduce wrote",
         )
+    first, *later = zip(runs, folders, strict=True)
+    pairs = [
+        {"first": first[0].name, "second": run.name, "letters": [first[0].letter, run.letter]}
+        | compare_pair(first[1], folder)
+        for run, folder in later
+    ]
     unit, notes = _unit(runs)
     scale = [(run.bits or 1.0) if unit == "bits per byte" else 1.0 for run in runs]
     columns, rows = _table(runs, scale, unit)
@@ -84,6 +102,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
         columns=columns,
         rows=rows,
         settings=_settings(runs),
+        pairs=pairs,
     )
 
 
@@ -109,10 +128,12 @@ def _read(folder: Path, letter: str, name: str) -> Trained:
         raise DataError(f"{folder} {found}, expected a run folder", remedy="check the path")
     notes: list[str] = []
     facts = None
+    scored = read_scored(folder, ascii_uppercase.index(letter), letter, name, notes)
     try:
         facts = read_training(folder, notes)
     except NotThere:
-        notes.append("Nothing has been trained here yet: there is no metrics.jsonl.")
+        if not scored.results:
+            notes.append("Nothing has been trained here yet: there is no metrics.jsonl.")
     except DAMAGE as error:
         notes.append(f"Damaged: {told(error)}")
     bits = None
@@ -122,7 +143,7 @@ def _read(folder: Path, letter: str, name: str) -> Trained:
     except (*DAMAGE, ZeroDivisionError):
         pass  # tokens lie elsewhere, or are not counted in bytes
     notes = [note.replace(f"{folder}/", "") for note in notes]
-    return Trained(letter=letter, name=name, facts=facts, notes=notes, bits=bits)
+    return Trained(letter=letter, name=name, facts=facts, notes=notes, bits=bits, scored=scored)
 
 
 def _unit(runs: Sequence[Trained]) -> tuple[str, list[str]]:

@@ -1,6 +1,5 @@
 """One self-contained page from a run folder, `report.html`, or about several trainings."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from gptwo.artifacts import atomic_write
 from gptwo.progress import SILENT, Reporter, duration
 from gptwo.report import charts, curves, summary, words
 from gptwo.report.collect import Collected, collect
-from gptwo.report.compare import compare, mark_of
+from gptwo.report.compare import Comparison, mark_of
+from gptwo.report.paper import on_page, read_scored
 from gptwo.report.training import EVENTS_SHOWN
 
 HERE = Path(__file__).parent
@@ -26,7 +26,7 @@ TITLES = {
     "scores": "Zero-shot scores",
     "samples": "Text",
 }
-CHARTS = ("loss", "rate", "pace", "mfu", "trials", "lengths", "accuracies", "perplexities", "sizes")
+CHARTS = ("loss", "rate", "pace", "mfu", "trials", "lengths", "accuracies", "perplexities")
 
 
 def write_report(run: Path, out: Path | None = None, reporter: Reporter = SILENT) -> Path:
@@ -38,24 +38,12 @@ def write_report(run: Path, out: Path | None = None, reporter: Reporter = SILENT
     out = out or run / "report.html"
     found = collect(run)
     reporter.check()
-    text = render(found)
-    with atomic_write(out, "w") as handle:
-        handle.write(text)
-    reporter.say(f"report: {out} ({words.size_of(len(text.encode()))})")
-    return out
+    scored = read_scored(run, 0, "", found.name, [])  # damage is said where scores are told
+    return _write(out, render(found, on_page([scored])), reporter)
 
 
-def write_comparison(
-    runs: Sequence[Path], out: Path | None = None, reporter: Reporter = SILENT
-) -> Path:
-    """Write a page of several trainings, by default `compare.html` in the last one's folder.
-
-    The same folders give the same bytes. Raises `DataError` where one is no folder, or none of
-    them has been trained; what else is missing or damaged is said on the page.
-    """
-    out = out or runs[-1] / "compare.html"
-    found = compare(runs)
-    reporter.check()
+def write_comparison(found: Comparison, out: Path, reporter: Reporter = SILENT) -> Path:
+    """Write the page of several runs, as `compare` has read them; the same runs, the same bytes."""
     text = (
         _environment()
         .get_template("compare.html")
@@ -66,10 +54,15 @@ def write_comparison(
             + (f" and {len(found.runs) - 3} more" if len(found.runs) > 3 else ""),
             style=_style(),
             mark_of=mark_of,
+            paper=on_page([run.scored for run in found.runs]),
         )
     )
+    return _write(out, text.strip() + "\n", reporter)
+
+
+def _write(out: Path, text: str, reporter: Reporter) -> Path:
     with atomic_write(out, "w") as handle:
-        handle.write(text.strip() + "\n")
+        handle.write(text)
     reporter.say(f"report: {out} ({words.size_of(len(text.encode()))})")
     return out
 
@@ -93,6 +86,7 @@ def _environment() -> Environment:
         "duration": duration,
         "metric": lambda value, name: words.metric_value(name, value),
         "plain": words.plain,
+        "p_value": words.p_value,
     }
     environment.globals |= {
         "percent": words.percent,
@@ -105,8 +99,8 @@ def _environment() -> Environment:
     return environment
 
 
-def render(found: Collected) -> str:
-    """The page as HTML."""
+def render(found: Collected, paper: dict[str, Any]) -> str:
+    """The page as HTML; `paper` is what `on_page` says of its scores."""
     stages = summary.stage_times(found.run)
     page = (
         _environment()
@@ -117,6 +111,7 @@ def render(found: Collected) -> str:
             run=found.run,
             style=_style(),
             charts=draw(found),
+            paper=paper,
             lede=summary.lede(found),
             headline=summary.headline(found),
             arrow=summary.arrow(found),
@@ -161,37 +156,11 @@ def draw(found: Collected) -> dict[str, Any]:
     if corpus and corpus["lengths"].sum():
         drawn["lengths"] = charts.length_histogram(corpus["lengths"], corpus["edges"])
     results = summary.fact(found.parts["scores"], "results") or []
-    drawn["sizes"] = size_charts(results)
     if rows := accuracy_rows(results):
         drawn["accuracies"] = charts.accuracies(rows)
     if rows := perplexity_rows(results):
         drawn["perplexities"] = charts.perplexities(rows)
     return drawn
-
-
-def size_charts(results: list[dict[str, Any]]) -> list[tuple[str, Markup]]:
-    """(what, Figure 1 of it) for the metrics that the paper gives for most of its sizes."""
-    drawn = []
-    for result in results:
-        size = result["model"].get("parameters")
-        title = words.TASKS.get(result["task"], (result["task"],))[0]
-        curves = {metric: paper_points(result["paper"], metric) for metric in result["metrics"]}
-        most = max((len(points) for points in curves.values()), default=0)
-        for metric, points in curves.items():
-            if points and size and len(points) == most:
-                value, interval = result["metrics"][metric], result["intervals"].get(metric)
-                before = result["paper"].get("prior SOTA", {}).get(metric)
-                chart = charts.score_against_size(
-                    title, metric, (size, value, interval), points, before
-                )
-                drawn.append((f"{title}, {words.plain(metric)}", chart))
-    return drawn
-
-
-def paper_points(paper: dict[str, Any], metric: str) -> list[tuple[str, int, float]]:
-    """(label, parameters, value) of the paper's sizes, smallest first."""
-    known = [(*words.paper_size(k), row[metric]) for k, row in paper.items() if metric in row]
-    return sorted((point for point in known if point[1]), key=lambda point: point[1])
 
 
 def accuracy_rows(results: list[dict[str, Any]]) -> list[tuple[str, float, Any, Any]]:

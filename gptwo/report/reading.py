@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gptwo import streams
 from gptwo.errors import GptwoError
 
 DAMAGE = (
     *(GptwoError, OSError, pa.ArrowException),
+    *streams.DAMAGE,
     *(ValueError, LookupError, TypeError, AttributeError),  # JSON of another shape than ours
 )
 

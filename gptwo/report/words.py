@@ -4,12 +4,8 @@ import json
 import math
 from typing import Any
 
-PAPER_PARAMETERS = {  # the paper's labels and what the released models really have
-    "117M": 124_439_808,
-    "345M": 354_823_168,
-    "762M": 774_030_080,
-    "1542M": 1_557_611_200,
-}
+from gptwo.report.published import parameters_of
+
 TASKS = {  # in the order of the page: title, and what is asked
     "lambada": ("LAMBADA", "the last word of a passage that needs more than its last sentence"),
     "wikitext2": ("WikiText-2", "perplexity of Wikipedia articles, per word of the original file"),
@@ -23,6 +19,9 @@ TASKS = {  # in the order of the page: title, and what is asked
     "wmt14-en-fr": ("WMT14 English-French", "translation that example pairs ask for"),
     "wmt14-fr-en": ("WMT14 French-English", "translation that example pairs ask for"),
     "nq": ("Natural Questions", "questions of knowledge, without a text"),
+    "cbt-cn": ("Children's Book Test, common nouns", "which of ten words stands in the gap"),
+    "cbt-ne": ("Children's Book Test, named entities", "which of ten names stands in the gap"),
+    "1bw": ("One Billion Words", "perplexity of news sentences in random order, per word"),
     "hellaswag": ("HellaSwag", "which of four endings goes on from a beginning; not in the paper"),
     "cloze": (
         "Cloze",
@@ -76,7 +75,10 @@ def percent(part: Any, whole: Any = 1) -> str:
 
 def is_share(metric: str) -> bool:
     """Whether a metric lies between 0 and 1."""
-    return any(word in metric for word in ("accuracy", "precision", "recall", "f1", "cut_"))
+    return any(
+        word in metric
+        for word in ("accuracy", "precision", "recall", "f1", "match", "share", "cut_")
+    )
 
 
 def metric_value(metric: str, value: Any) -> str:
@@ -93,6 +95,11 @@ def metric_value(metric: str, value: Any) -> str:
     return f"{value:,.{digits}f}"
 
 
+def p_value(value: float) -> str:
+    """`p_value(0.00002) == "< 0.0001"`"""
+    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
 def plain(name: str) -> str:
     """`plain("raw_bits_per_byte") == "raw bits per byte"`"""
     return name.replace("_", " ")
@@ -101,7 +108,7 @@ def plain(name: str) -> str:
 def paper_size(label: str) -> tuple[str, int]:
     """The paper's label of a size and the parameters of the released model."""
     label = ALIASES.get(label.removeprefix("gpt2-"), label)
-    return label, PAPER_PARAMETERS.get(label, 0)
+    return label, parameters_of(label)
 
 
 def as_json(value: Any) -> str:

@@ -55,7 +55,7 @@ def train(
 
 
 def page_of(runs: list[Path], out: Path) -> HtmlElement:
-    text = write_comparison(runs, out).read_text(encoding="utf-8")
+    text = write_comparison(compare(runs), out).read_text(encoding="utf-8")
     assert "<script" not in text and "http://" not in text.replace("http://www.w3.org", "")
     return html.document_fromstring(text)
 
@@ -107,7 +107,7 @@ def test_the_page_is_sound(tmp_path: Path) -> None:
     chart = page.xpath('//svg[@class="chart"]')[0]
     assert [text for text in chart.xpath(".//text/text()") if text in "ABC"] == ["A", "B", "C"]
     again = tmp_path / "again.html"
-    write_comparison(runs, again)
+    write_comparison(compare(runs), again)
     assert again.read_bytes() == (tmp_path / "page.html").read_bytes()
 
 
@@ -208,7 +208,7 @@ def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
         compare([good, tmp_path / "nowhere"])
     with pytest.raises(DataError, match="is a file"):
         compare([good, good / "metrics.jsonl"])
-    with pytest.raises(DataError, match=r"no metrics\.jsonl"):
+    with pytest.raises(DataError, match=r"no metrics\.jsonl and no result"):
         compare([tmp_path / "empty"])
     assert len(compare([good, tmp_path / "empty"]).runs) == 2
 

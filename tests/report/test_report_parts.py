@@ -10,7 +10,7 @@ import pytest
 from lxml import etree
 from made_run import MARKUP
 
-from gptwo.report import charts, words
+from gptwo.report import charts, panels, words
 from gptwo.report.collect import collect
 from gptwo.report.pieces import packed_sample, printable_bytes
 from gptwo.report.reading import columns
@@ -96,7 +96,13 @@ def test_charts_take_their_colours_from_the_page() -> None:
 def test_charts_of_odd_numbers() -> None:
     etree.fromstring(charts.length_histogram(np.zeros(64, int), 10 ** (np.arange(65) / 16)))
     paper = [("117M", 124_439_808, 35.1), ("345M", 354_823_168, 15.6)]
-    etree.fromstring(charts.score_against_size("x", "perplexity", (1000, 1e9, None), paper, 99.8))
+    ours = [("A", 1000, 1e9, None), ("B", 1000, 0.0, {"low": 0.0, "high": 3.0})]
+    odd = {"metric": "perplexity", "label": "", "ours": ours, "read_off": []}
+    for known in (paper, []):
+        series = panels.Series(paper=known, **odd)
+        etree.fromstring(panels.size_panel("x", "x", [series], {"prior SOTA": 99.8}))
+    nothing = {"generated": [], "true": [0.0]}
+    etree.fromstring(panels.memorisation([(0, "", nothing)], median=0.026))
     etree.fromstring(charts.perplexities([("test", 30.0, None)]))
 
 
