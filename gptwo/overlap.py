@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptwo.artifacts import (
+    WORK,
     Manifest,
     Stage,
     atomic_write,
@@ -44,15 +45,17 @@ from gptwo.zeroshot.continuations import SPLIT, TOP_K, continuations, lengths, w
 from gptwo.zeroshot.overlap import (
     SECTION_4,
     TABLE_6,
+    described,
     score_inputs,
     scores_apart,
     share_interval,
     test_files,
+    unpack,
 )
 from gptwo.zeroshot.run import TASKS, Subject
 
 RESULT, EXAMPLES, TEXTS = "overlap.json", "examples.parquet", "continuations.jsonl"
-TRAIN = "train"
+TRAIN, UNPACKED = "train", "unpacked"
 FIGURE_5 = {
     "generated": "most samples share under 1%, none over 30%",
     "true_median": 0.026,
@@ -125,7 +128,7 @@ def measure_overlap(
     name that were left out raise `DataError` after the others are done.
     """
     fingerprint = open_folder(corpus, "corpus", hashes=False).fingerprint
-    sets, left_out = _find_sets(against, reporter)
+    sets, left_out = _find_sets(against, out / WORK / UNPACKED, reporter)
     tasks = [test.task for test, _ in sets]
     if not sets and against.model is None:
         raise DataError(
@@ -165,7 +168,7 @@ def _inputs(sets: Sequence[tuple[TestSet, dict[str, Any]]], against: Against) ->
 
 
 def _find_sets(
-    against: Against, reporter: Reporter
+    against: Against, unpacked: Path, reporter: Reporter
 ) -> tuple[list[tuple[TestSet, dict[str, Any]]], dict[str, str]]:
     """The sets that are there with how they are described, and why others are not."""
     sets, left_out = [], {}
@@ -173,11 +176,12 @@ def _find_sets(
         return sets, left_out
     for task in against.tasks or [task for task in TASKS if task not in BUILT_IN_TASKS]:
         try:
-            files, about = test_files(task, against.data)
+            about = described(task, against.data)
         except DataError as error:
             reporter.say(f"{task}: left out, {error.message}")
             left_out[task] = error.message
             continue
+        files = test_files(about, against.data, unpacked)
         sets.append((TestSet(task=task, files=files), about))
     return sets, left_out
 
@@ -214,9 +218,10 @@ class _Work:
         members = self._members()
         found: dict[str, Shares] = {}
         rows = []
-        for test, _ in sets:
+        for test, about in sets:
             self.reporter.check()
             try:
+                unpack(about, against.data, self._folder(UNPACKED))
                 found[test.task] = shares(test, members.filter)
                 rows.append(self._row(test, found[test.task]))
             except DataError as error:

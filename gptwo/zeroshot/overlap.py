@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from gptwo.artifacts import atomic_write
 from gptwo.errors import DataError, UsageError
 from gptwo.records import Interval
 from gptwo.tokens.tokenizer import Tokenizer
@@ -20,7 +21,7 @@ from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.intervals import bootstrap
 from gptwo.zeroshot.log import read_frames
 from gptwo.zeroshot.run import TASKS, read_result
-from gptwo.zeroshot.sources import Sources
+from gptwo.zeroshot.sources import DataFile, Sources
 from gptwo.zeroshot.task import Bench, Record
 
 # Tasks whose log has a line for every example of their file, in its order.
@@ -51,8 +52,8 @@ def bench(data: Path | None, config: EvalConfig = EvalConfig()) -> Bench:  # noq
     return Bench(sources=Sources(data, None), tokenizer=none, n_ctx=1, config=config)
 
 
-def test_files(task: str, data: Path | None) -> tuple[tuple[Path, ...], dict[str, Any]]:
-    """The files of a task that are proven to be the published ones, and how it describes them.
+def described(task: str, data: Path | None) -> dict[str, Any]:
+    """How a task describes its files, which are proven to be the published ones.
 
     Raises `DataError` where one is missing or another, `UsageError` for a task that is none.
     """
@@ -62,18 +63,35 @@ def test_files(task: str, data: Path | None) -> tuple[tuple[Path, ...], dict[str
             f"unknown task {task!r}; the nearest is {near[0]!r}",
             remedy=f"tasks are: {', '.join(TASKS)}",
         )
-    about = TASKS[task].data(bench(data))
-    return tuple(Path(data or "") / name for name in _files(about)), about
+    return TASKS[task].data(bench(data))
 
 
-test_files.__test__ = False  # type: ignore[attr-defined] - no test of pytest's
+def test_files(about: Mapping[str, Any], data: Path | None, unpacked: Path) -> tuple[Path, ...]:
+    """Where the files of a description lie; what is inside an archive will be in `unpacked`."""
+    return tuple(
+        unpacked / Path(file["member"]).name
+        if file.get("member")
+        else (data or Path()) / file["file"]
+        for file in _files(about)
+    )
 
 
-def _files(about: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in about.items():
-        if name == "file":
-            yield value
-        elif isinstance(value, dict):
+def unpack(about: Mapping[str, Any], data: Path | None, unpacked: Path) -> None:
+    """Put the files that are inside archives where `test_files` says."""
+    for file in _files(about):
+        if file.get("member"):
+            source = DataFile(
+                path=file["file"], size=file["bytes"], sha256=file["sha256"], member=file["member"]
+            )
+            with atomic_write(unpacked / Path(source.member).name) as handle:
+                handle.write(source.read(data))
+
+
+def _files(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if "file" in about:
+        yield about
+    for value in about.values():
+        if isinstance(value, dict):
             yield from _files(value)
 
 
@@ -126,7 +144,7 @@ def _records(scores: Path, task: str, about: Mapping[str, Any]) -> list[Record]:
     if not path.exists():
         raise DataError(f"{path} is missing", remedy=f"score it: gptwo eval MODEL {task}")
     result = read_result(path)
-    if list(_files(result.data)) != list(_files(about)) or _hashes(result.data) != _hashes(about):
+    if [dict(file) for file in _files(result.data)] != [dict(file) for file in _files(about)]:
         raise DataError(f"{path} is of other data", remedy="score it again with the same --data")
     if str(result.protocol.get("mode", "")).startswith("harness"):
         raise DataError(f"{path} is of harness mode", remedy="score it again in paper mode")
@@ -138,16 +156,6 @@ def _records(scores: Path, task: str, about: Mapping[str, Any]) -> list[Record]:
             remedy=f"delete both and run gptwo eval MODEL {task} again",
         )
     return records
-
-
-def _hashes(about: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name, value in sorted(about.items()):
-        if name == "sha256":
-            found.append(value)
-        elif isinstance(value, dict):
-            found += _hashes(value)
-    return found
 
 
 def score_inputs(scores: Path, tasks: Sequence[str]) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """gptwo overlap: test sets against a corpus, scores apart by overlap, texts of a model."""
 
 import hashlib
+import io
 import json
 import shutil
+import tarfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from gptwo.artifacts import stage
 from gptwo.config import with_settings
+from gptwo.corpus.overlap import members
 from gptwo.errors import DataError, Interrupted, UsageError
 from gptwo.overlap import Against, OverlapConfig, measure_overlap, parts_of, read_overlap
 from gptwo.progress import Reporter
@@ -41,8 +44,9 @@ def prose(number: int) -> str:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Path:
+def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished corpus: the training split holds `KNOWN`, the test split half of its own text."""
+    monkeypatch.setattr(members, "RANDOM_STRINGS", 10_000)  # 10^6: see test_overlap.py
     folder = tmp_path / "books"
     splits = {
         "train": [KNOWN.upper(), *(prose(n) for n in range(6))],
@@ -61,9 +65,12 @@ def books(tmp_path: Path) -> Path:
     return folder
 
 
-def publish(patch: pytest.MonkeyPatch, folder: Path, task: str, path: str, content: bytes) -> None:
+def publish(
+    patch: pytest.MonkeyPatch, folder: Path, task: str, path: str, content: bytes, member: str = ""
+) -> None:
     """Write a task's file, and let the task know it by its hash."""
-    file = DataFile(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    file = DataFile(path=path, size=len(content), sha256=sha256, member=member)
     (folder / path).parent.mkdir(parents=True)
     (folder / path).write_bytes(content)
 
@@ -103,7 +110,7 @@ def test_the_table_is_what_can_be_counted_by_hand(books: Path, data: Path, tmp_p
     assert row["own_train"] is None and row["paper"] is None
     assert found["corpus"]["documents"] == 7 and found["curve"] is None
     assert found["filter"]["false_positive_rate"] <= 1e-8
-    assert found["filter"]["random_strings"] == 1_000_000
+    assert found["filter"]["random_strings"] == 10_000
     assert found["filter"]["random_strings_found"] == 0
     examples = pq.read_table(out / "examples.parquet").to_pylist()
     assert [row["example"] for row in examples] == [1, 2, 3, 4]
@@ -172,6 +179,23 @@ def test_a_corpus_that_is_missing_or_empty_is_refused(
     assert not (tmp_path / "out/overlap.json").exists()
 
 
+def test_a_set_inside_an_archive_is_unpacked(
+    books: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (KNOWN + "\n").encode()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        about = tarfile.TarInfo("all/test/one.txt")
+        about.size = len(content)
+        archive.addfile(about, io.BytesIO(content))
+    publish(monkeypatch, data, "1bw", "eval/1bw/all.tgz", packed.getvalue(), "all/test/one.txt")
+    measure_overlap(books, tmp_path / "out", CONFIG, Against(tasks=["1bw"], data=data))
+    (row,) = read_overlap(tmp_path / "out")["table"]
+    assert (row["files"], row["ngrams"], row["share"]) == (["one.txt"], 5, 1.0)
+    assert row["paper"] == {"own_train": 0.1319, "webtext": 0.0375}
+    assert not list((tmp_path / "out").rglob("one.txt"))
+
+
 def test_other_settings_or_data_are_refused(books: Path, data: Path, tmp_path: Path) -> None:
     against = Against(tasks=["lambada"], data=data)
     measure_overlap(books, tmp_path / "out", CONFIG, against)
@@ -181,7 +205,7 @@ def test_other_settings_or_data_are_refused(books: Path, data: Path, tmp_path: P
 
 # ---- scores ----
 
-ABOUT = {"file": "coqa.json", "sha256": "1" * 64}
+ABOUT = {"file": "coqa.json", "bytes": 1, "sha256": "1" * 64}
 
 
 def coqa_scores(folder: Path, records: list[dict[str, Any]], **changes: Any) -> Path:
@@ -254,7 +278,7 @@ def test_scores_beside_the_table(
     books: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of one task, whose records hold what its summary asks for."""
-    story = {"story": KNOWN, "questions": [{"input_text": "who jumps"}], "id": "1", "source": "x"}
+    story = {"story": KNOWN, "questions": [{"input_text": "who jumps"}], "id": "1"}
     other = {**story, "story": PASSAGES[2]}
     content = json.dumps({"data": [story, other]}).encode()
     publish(monkeypatch, data, "coqa", "eval/coqa/c.json", content)
