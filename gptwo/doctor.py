@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "eval": ("scores of summaries and translations", ("rouge-score", "sacrebleu")),
     "formats": ("convert to gguf and onnx, from TensorFlow", ("gguf", "onnx", "google-crc32c")),
     "track": ("train --track tensorboard", ("tensorboard",)),
+    "serve": ("serve", ("starlette", "uvicorn", "prometheus-client")),
     "demo": ("reproduce demo", ("starlette", "uvicorn")),
 }
 KERNELS = (

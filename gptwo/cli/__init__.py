@@ -9,6 +9,7 @@ from gptwo import __version__
 from gptwo.cli.data import corpus, crawl, links, pack, reproduce, tokenizer
 from gptwo.cli.models import convert, doctor, evaluate, report, sample, train, verify
 from gptwo.cli.overlap import overlap
+from gptwo.cli.serving import serve
 from gptwo.console import answer
 from gptwo.progress import Reporter
 
@@ -35,6 +36,7 @@ COMMANDS = {
     "eval": evaluate,
     "overlap": overlap,
     "sample": sample,
+    "serve": serve,
     "report": report,
     "convert": convert,
     "verify": verify,

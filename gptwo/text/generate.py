@@ -8,7 +8,7 @@ import torch
 from gptwo.errors import ModelError
 from gptwo.model.gpt2 import GPT2, KeyValueCache
 from gptwo.text.config import SampleConfig
-from gptwo.text.engine import check_prompt
+from gptwo.text.prompt import check_prompt
 from gptwo.text.sample import next_id
 from gptwo.tokens.tokenizer import Tokenizer
 

@@ -1,0 +1,1 @@
+"""A model over HTTP: completions, scores and tokens as OpenAI's clients ask for them (text/)."""
