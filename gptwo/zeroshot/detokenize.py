@@ -1,4 +1,4 @@
-"""Taking the tokenisation out of WikiText and PTB, so that it can be put back.
+"""Taking the tokenisation out of the language-model sets, so that it can be put back.
 
 GPT-2 was trained on prose, not on `do n't` and `@-@` (paper section 3.1). A de-tokeniser here is a
 list of patterns, each of which names a stretch of the ORIGINAL text and what stands there instead,
@@ -7,7 +7,7 @@ of the new text is one of the dataset's.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -20,30 +20,107 @@ class Edit:
     new: str
 
 
-Rules = Sequence[tuple[re.Pattern[str], str]]
+# A finder names stretches of the text, (start, end), and what is to stand there.
+Finder = Callable[[str], Iterator[tuple[int, int, str]]]
+Rules = Sequence[Finder]
 
 
-def _rules(*pairs: tuple[str, str]) -> Rules:
-    return [(re.compile(pattern), new) for pattern, new in pairs]
+def _patterns(*pairs: tuple[str, str]) -> Finder:
+    compiled = [(re.compile(pattern), new) for pattern, new in pairs]
+
+    def find(text: str) -> Iterator[tuple[int, int, str]]:
+        for pattern, new in compiled:
+            for match in pattern.finditer(text):
+                yield match.start(), match.end(), match.expand(new)
+
+    return find
 
 
-WIKITEXT = _rules(
-    (r" @([-,.])@ ", r"\1"),  # a hyphen or separator inside a word or number
-    (r" +(?=\n|\Z)|(?<=\n) +|\A +", ""),  # spaces at the ends of lines
-    (r"(?<==) (?==)", ""),  # = = Heading = =
-    (r" (?=[.,;:!?](?:\s|\Z))", ""),
-    (r"(?<=[(\[{]) | (?=[)\]}])", ""),
-    (r" (?='(?:s|t|re|ve|m|d|ll)\b)", ""),
-    (r"(?<=s) (?=' )", ""),  # the players ' union
-    (r"(?<=[$£€¥₱₩#]) (?=\d)| (?=%)| (?=°)|(?<=°) (?=[CFNSEW]\b)", ""),
-    (r"(?<=\d) (?=[–⁄] \d)|(?<=\d [–⁄]) (?=\d)", ""),  # 1994 – 95
-    (r"(?<=\w) (?=/ \w)|(?<=\w /) (?=\w)", ""),
+def _inside_quotes(text: str) -> Iterator[tuple[int, int, str]]:
+    """The spaces inside each pair of double quotes; pairs do not span lines."""
+    for line in re.finditer(r"[^\n]+", text):
+        marks = [match.start() for match in re.finditer(r'(?<!\S)"(?!\S)', line.group())]
+        for opening, closing in zip(marks[::2], marks[1::2], strict=False):
+            first, last = line.start() + opening + 1, line.start() + closing - 1
+            yield first, first + 1, ""
+            if last > first:
+                yield last, last + 1, ""
+
+
+def _single_quotes(text: str) -> Iterator[tuple[int, int, str]]:
+    """` opens and ' closes; a ' that nothing opened opens after a comma or colon, before a capital.
+
+    Else it closes what was opened before the text, or is the possessive of a plural: either way it
+    belongs to the word before it.
+    """
+    within = False
+    for match in re.finditer(r"(?<!\S)[`'](?!\S)", text):
+        start, end = match.span()
+        after = text[end + 1 : end + 2]
+        opens = match.group() == "`" or (
+            not within and after.isupper() and text[max(start - 2, 0) : start - 1] in ("", ",", ":")
+        )
+        within = opens
+        if opens:
+            yield start, min(end + 1, len(text)), "'"
+        else:
+            yield max(start - 1, 0), end, "'"
+
+
+BRACKETS_OPEN = (("R", "("), ("S", "["), ("C", "{"))  # -LRB- is a left round bracket
+BRACKETS_CLOSE = (("R", ")"), ("S", "]"), ("C", "}"))
+ENDS_OF_LINES = r" +(?=\n|\Z)|(?<=\n) +|\A +"
+WIKITEXT: Rules = (
+    _patterns(
+        (r" @([-,.])@ ", r"\1"),  # a hyphen or separator inside a word or number
+        (ENDS_OF_LINES, ""),
+        (r"(?<==) (?==)", ""),  # = = Heading = =
+        (r" (?=[.,;:!?](?:\s|\Z))", ""),
+        (r"(?<=[(\[{]) | (?=[)\]}])", ""),
+        (r" (?='(?:s|t|re|ve|m|d|ll)\b)", ""),
+        (r"(?<=s) (?=' )", ""),  # the players ' union
+        (r"(?<=[$£€¥₱₩#]) (?=\d)| (?=%)| (?=°)|(?<=°) (?=[CFNSEW]\b)", ""),
+        (r"(?<=\d) (?=[–⁄] \d)|(?<=\d [–⁄]) (?=\d)", ""),  # 1994 – 95
+        (r"(?<=\w) (?=/ \w)|(?<=\w /) (?=\w)", ""),
+    ),
+    _inside_quotes,
 )
-PTB = _rules(
-    (r" +(?=\n|\Z)|(?<=\n) +|\A +", ""),
-    (r" (?=n't\b)| (?='(?:s|re|ve|m|d|ll)?(?:\s|\Z))", ""),
-    (r"(?<=[$#]) (?=\S)", ""),
-    (r"\\/", "/"),
+PTB: Rules = (
+    _patterns(
+        (ENDS_OF_LINES, ""),
+        (r" (?=n't\b)| (?='(?:s|re|ve|m|d|ll)?(?:\s|\Z))", ""),
+        (r"(?<=[$#]) (?=\S)", ""),
+        (r"\\/", "/"),
+    ),
+)
+NEWS: Rules = (  # One Billion Words
+    _patterns(
+        (ENDS_OF_LINES, ""),
+        (r" (?=[.,;:!?](?:\s|\Z))| (?=\.\.\.)", ""),
+        (r"(?<=[(\[{]) | (?=[)\]}])", ""),
+        (r" (?=n't\b)| (?='(?:s|t|re|ve|m|d|ll)\b)", ""),
+        (r"(?<=s) (?=' )|(?<=\bO) (?='[A-Z])", ""),
+        (r"(?<=[$£€¥#]) (?=[\d.])| (?=%)| (?=°)", ""),
+        (r"(?<=\w) (?=/ \w)|(?<=\w /) (?=\w)", ""),
+    ),
+    _inside_quotes,
+)
+BOOKS: Rules = (  # the Children's Book Test, tokenised as the Penn Treebank
+    _patterns(
+        (r"(?<!\S)`` ?", '"'),
+        (r" ?''(?!\S)", '"'),
+        *(
+            (rf"(?<!\S)-L{kind}B-(?: |(?!\S))", mark)
+            for kind, mark in zip("RSC", "([{", strict=True)
+        ),
+        *((rf" ?(?<!\S)-R{kind}B-(?!\S)", mark) for kind, mark in zip("RSC", ")]}", strict=True)),
+        (r" (?=[.,;:!?]+(?:\s|\Z))| (?=\.\.\.)", ""),
+        (r" (?=n't\b)| (?='(?:s|S|re|ve|m|d|ll|em)\b)", ""),
+        (r"(?<=\b[Gg]on) (?=na\b)|(?<=\b[Ww]an) (?=na\b)|(?<=\b[Cc]an) (?=not\b)", ""),
+        (r"(?<='[tT]) (?=(?:is|was|will|would)\b)", ""),
+        (r"(?<=[$£#]) (?=\d)| (?=%)", ""),
+    ),
+    _single_quotes,
 )
 
 
@@ -52,7 +129,8 @@ def detokenize(text: str, rules: Rules) -> tuple[str, list[Edit]]:
 
     Where two patterns want the same characters the earlier, longer stretch wins.
     """
-    wanted = sorted(_stretches(text, rules), key=lambda found: (found[0], -found[1]))
+    found = (stretch for finder in rules for stretch in finder(text))
+    wanted = sorted(found, key=lambda stretch: (stretch[0], -stretch[1]))
     pieces: list[str] = []
     edits: list[Edit] = []
     read = written = 0
@@ -76,22 +154,3 @@ def restore(text: str, edits: Sequence[Edit]) -> str:
         read = edit.at + len(edit.new)
     pieces.append(text[read:])
     return "".join(pieces)
-
-
-def _stretches(text: str, rules: Rules) -> Iterator[tuple[int, int, str]]:
-    for pattern, new in rules:
-        for match in pattern.finditer(text):
-            yield match.start(), match.end(), match.expand(new)
-    if rules is WIKITEXT:
-        yield from _inside_quotes(text)
-
-
-def _inside_quotes(text: str) -> Iterator[tuple[int, int, str]]:
-    """The spaces inside each pair of double quotes; pairs do not span lines."""
-    for line in re.finditer(r"[^\n]+", text):
-        marks = [match.start() for match in re.finditer(r'(?<= )"(?= )', line.group())]
-        for opening, closing in zip(marks[::2], marks[1::2], strict=False):
-            first, last = line.start() + opening + 1, line.start() + closing - 1
-            yield first, first + 1, ""
-            if last > first:
-                yield last, last + 1, ""

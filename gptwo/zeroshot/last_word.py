@@ -2,9 +2,11 @@
 
 The space before the word belongs to the word. A prediction counts when greedy decoding gives every
 token of it. With the stop-word filter of paper section 3.3, stop words that are one token are
-passed over as the first token; tokens after the first are greedy as before.
+passed over as the first token; tokens after the first are greedy as before. Whole
+words are searched too: the likeliest word, and the likeliest that is no stop word.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +14,8 @@ from gptwo.records import Interval
 from gptwo.zeroshot.baselines import content_words, most_frequent
 from gptwo.zeroshot.intervals import bootstrap, perplexity, wilson
 from gptwo.zeroshot.score import Request, Score
-from gptwo.zeroshot.task import Bench, Example, Record, Summary
+from gptwo.zeroshot.task import Bench, Example, Record, Solving, Summary
+from gptwo.zeroshot.word_search import Found, NextWord
 from gptwo.zeroshot.words import STOP_WORDS, words
 
 PROTOCOL = {
@@ -20,9 +23,19 @@ PROTOCOL = {
     "last_token_accuracy": "the last token greedy, those before it given",
     "filtered_accuracy": f"the same as accuracy with {len(STOP_WORDS)} English stop words passed "
     "over as first token",
+    "word_accuracy": "the likeliest whole word: p(its tokens) p(no token that goes on with it); "
+    "quotes and punctuation at its ends do not count",
+    "filtered_word_accuracy": "the same of words that are no stop words",
     "perplexity": "exp of the mean over passages of the word's negative log-probability",
 }
-COUNTS = ("accuracy", "last_token_accuracy", "filtered_accuracy")
+EDGES = re.compile(r"^[^\w]+|[^\w]+$")
+COUNTS = (
+    "accuracy",
+    "last_token_accuracy",
+    "filtered_accuracy",
+    "word_accuracy",
+    "filtered_word_accuracy",
+)
 
 
 def stop_tokens(bench: Bench) -> list[int]:
@@ -40,18 +53,32 @@ def question(bench: Bench, context: str, word: str, **facts: Any) -> Example:
     return Example(requests=[request], facts={**facts, "context": context, "target": word})
 
 
-def record(example: Example, scores: list[Score]) -> Record:
-    (score,) = scores
-    facts = {key: value for key, value in example.facts.items() if key != "context"}
+def solve(example: Example, bench: Bench) -> Solving:
+    (score,) = yield example.requests
+    (found,) = yield [NextWord(context=example.requests[0].context)]
+    return record(example, score, found)
+
+
+def record(example: Example, score: Score, found: Found) -> Record:
+    target = example.facts["target"]
     return {
-        **facts,
+        **{key: value for key, value in example.facts.items() if key != "context"},
         "nats": -score.logprob,
         "tokens": len(score.token_logprobs),
         "accuracy": score.greedy,
         "last_token_accuracy": score.token_greedy[-1],
         "filtered_accuracy": score.allowed and all(score.token_greedy[1:]),
+        "word": found.word,
+        "word_accuracy": bare(found.word) == bare(target),
+        "content_word": found.content_word,
+        "filtered_word_accuracy": bare(found.content_word) == bare(target),
         "cut": score.cut,
     }
+
+
+def bare(word: str) -> str:
+    """Without quotes and punctuation at its ends: `bare('"Ann.') == "Ann"`"""
+    return EDGES.sub("", word)
 
 
 def summary(records: list[Record], bench: Bench) -> Summary:

@@ -27,6 +27,8 @@ from gptwo.zeroshot.solve import solve
 from gptwo.zeroshot.sources import Sources
 from gptwo.zeroshot.task import Bench, Example, Record, Task
 from gptwo.zeroshot.tasks import (
+    answer,
+    cbt,
     cloze,
     cnn_dailymail,
     coqa,
@@ -36,8 +38,11 @@ from gptwo.zeroshot.tasks import (
     lambada,
     lastword,
     nq,
+    one_billion_words,
     ptb,
+    summarise,
     text8,
+    translate,
     wikitext2,
     wikitext103,
     wmt14_en_fr,
@@ -47,11 +52,14 @@ from gptwo.zeroshot.tasks import (
 
 TASKS: dict[str, Task] = {
     "lambada": lambada.TASK,
+    "cbt-cn": cbt.COMMON_NOUNS,
+    "cbt-ne": cbt.NAMED_ENTITIES,
     "wikitext2": wikitext2.TASK,
     "wikitext103": wikitext103.TASK,
     "ptb": ptb.TASK,
     "enwik8": enwik8.TASK,
     "text8": text8.TASK,
+    "1bw": one_billion_words.TASK,
     "wsc273": wsc273.TASK,
     "coqa": coqa.TASK,
     "cnn-dailymail": cnn_dailymail.TASK,
@@ -62,6 +70,9 @@ TASKS: dict[str, Task] = {
     "cloze": cloze.TASK,
     "lastword": lastword.TASK,
     "heldout": heldout.TASK,
+    "translate": translate.TASK,
+    "summarise": summarise.TASK,
+    "answer": answer.TASK,
 }
 BLOCK = 64  # examples scored and logged together
 
@@ -131,6 +142,8 @@ def evaluate(
 
 
 def _check(model: Subject, tasks: list[str], config: EvalConfig) -> None:
+    if not tasks:
+        raise UsageError("no task is named", remedy=f"tasks are: {', '.join(TASKS)}")
     for name in tasks:
         if name not in TASKS:
             near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)

@@ -1,9 +1,10 @@
-"""Perplexity of one running text: what WikiText-2 and PTB have in common.
+"""Perplexity of a text: what WikiText-2, PTB and One Billion Words have in common.
 
 The probability of the text's BPE tokens is divided by the units of the ORIGINAL file, its words and
 one <eos> per line, so that models with other tokens can be compared (paper section 3.1).
 """
 
+import io
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -20,13 +21,18 @@ from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 BLOCK_TOKENS = 1024  # the bootstrap draws stretches of text, not single windows
 
 
-def running_text(file: DataFile, rules: Rules, artefacts: str) -> Task:
-    """The task of scoring `file` as it is and de-tokenised; `artefacts` says what is undone."""
+def running_text(file: DataFile, rules: Rules, artefacts: str, *, shuffled: bool = False) -> Task:
+    """The task of scoring `file` as it is and de-tokenised; `artefacts` says what is undone.
+
+    The lines of a `shuffled` file do not follow each other: each is scored alone, its end included.
+    """
+
+    streams = "every line alone, its end too" if shuffled else "the whole text as one stream"
 
     def protocol(bench: Bench) -> dict[str, Any]:
         return {
             "version": 1,
-            "scored": "the whole text as one stream, as it is (raw) and de-tokenised",
+            "scored": f"{streams}, as it is (raw) and de-tokenised",
             "detokeniser": artefacts,
             "unit": "words between white space and one <eos> per line of the original file",
             "limit": bench.limit_protocol("lines"),
@@ -47,10 +53,11 @@ def running_text(file: DataFile, rules: Rules, artefacts: str) -> Task:
         original = _text(file, bench)
         found = []
         for name, text in (("detokenised", detokenize(original, rules)[0]), ("raw", original)):
-            windows = rolling_windows(
-                bench.tokenizer.encode(text), bench.window, bench.stride, bench.prefix
-            )
-            found += [Example(requests=[window], facts={"text": name}) for window in windows]
+            for part in lines_of(text) if shuffled else [text]:
+                windows = rolling_windows(
+                    bench.tokenizer.encode(part), bench.window, bench.stride, bench.prefix
+                )
+                found += [Example(requests=[window], facts={"text": name}) for window in windows]
         return found
 
     def summary(records: list[Record], bench: Bench) -> Summary:
@@ -66,7 +73,7 @@ def running_text(file: DataFile, rules: Rules, artefacts: str) -> Task:
             )
             metrics |= {prefix + metric: value for metric, value in values.items()}
             intervals |= {prefix + metric: value for metric, value in spread.items()}
-        return metrics, intervals
+        return {**metrics, "units": float(facts["units"])}, intervals
 
     def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
         bits = compressed_bits_per_byte(_text(file, bench).encode())
@@ -91,8 +98,13 @@ def window_record(example: Example, scores: list[Score]) -> Record:
 def _text(file: DataFile, bench: Bench) -> str:
     text = bench.sources.read(file).decode("utf-8")
     if bench.config.limit:
-        text = "".join(text.splitlines(keepends=True)[: bench.config.limit])
+        text = "".join(lines_of(text)[: bench.config.limit])
     return text
+
+
+def lines_of(text: str) -> list[str]:
+    """Its lines with their ends; unlike `splitlines`, only a line feed ends one."""
+    return list(io.StringIO(text, newline="\n"))
 
 
 def measures(windows: Sequence[Record], units: dict[str, int], bench: Bench) -> Summary:

@@ -8,7 +8,8 @@ from gptwo.progress import SILENT, Reporter
 from gptwo.text.samples import complete
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.zeroshot.score import Request, Scorer
-from gptwo.zeroshot.task import Bench, Continue, Example, Record, Task
+from gptwo.zeroshot.task import Asked, Bench, Continue, Example, Record, Task
+from gptwo.zeroshot.word_search import NextWord, WordSearch
 
 
 def solve(
@@ -24,7 +25,7 @@ def solve(
     records: list[Record] = [{} for _ in examples]
     replies: dict[int, Any] = dict.fromkeys(range(len(talks)))
     while replies:
-        asked: dict[int, Sequence[Request] | Sequence[Continue]] = {}
+        asked: dict[int, Asked] = {}
         for index, reply in replies.items():
             try:
                 asked[index] = talks[index].send(reply)
@@ -37,7 +38,7 @@ def solve(
 
 
 def _answers(
-    asked: Sequence[Request | Continue],
+    asked: Sequence[Request | Continue | NextWord],
     tokenizer: Tokenizer,
     model: GPT2,
     scorer: Scorer,
@@ -46,6 +47,7 @@ def _answers(
     answers: list[Any] = [None] * len(asked)
     scoring = [i for i, question in enumerate(asked) if isinstance(question, Request)]
     writing = [i for i, question in enumerate(asked) if isinstance(question, Continue)]
+    searching = [i for i, question in enumerate(asked) if isinstance(question, NextWord)]
     if scoring:
         scores = scorer.score([asked[i] for i in scoring])  # type: ignore[misc]
         for i, score in zip(scoring, scores, strict=True):
@@ -54,4 +56,8 @@ def _answers(
         prompts = [(asked[i].prompt, asked[i].config) for i in writing]  # type: ignore[union-attr]
         for place, completion in complete(model, tokenizer, prompts, reporter):
             answers[writing[place]] = completion
+    if searching:
+        words = WordSearch(model, tokenizer).answer([asked[i] for i in searching])  # type: ignore[misc]
+        for i, word in zip(searching, words, strict=True):
+            answers[i] = word
     return answers

@@ -19,7 +19,7 @@ from gptwo.artifacts import open_folder
 from gptwo.errors import DataError
 from gptwo.zeroshot.baselines import Trigram
 
-HELD_FILES = 2  # contents kept between the steps of a task, which reads two at most
+HELD_BYTES = 1 << 27  # contents kept, so that no step of a task reads and proves a file again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,15 @@ def _looks_like(content: bytes) -> str:
     return "of a git-lfs pointer " if start.startswith(b"version https://git-lfs") else ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A document of a corpus; `title` as its source gave it, or empty."""
+
+    id: str
+    text: str
+    title: str = ""
+
+
 class Sources:
     """The data folder and the corpus of one evaluation; either may be absent."""
 
@@ -96,9 +105,9 @@ class Sources:
         """The content of a published file; proven once, then remembered for the next step."""
         if file not in self._contents:
             content = file.read(self.data)
-            while len(self._contents) >= HELD_FILES:
-                del self._contents[next(iter(self._contents))]
             self._contents[file] = content
+            while len(self._contents) > 1 and sum(map(len, self._contents.values())) > HELD_BYTES:
+                del self._contents[next(iter(self._contents))]
         return self._contents[file]
 
     def rows(self, file: DataFile, limit: int = 0) -> list[dict[str, Any]]:
@@ -133,6 +142,15 @@ class Sources:
                 yield from zip(
                     batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True
                 )
+
+    def whole_documents(self, split: str) -> Iterator[Document]:
+        """Every document of a split with its title."""
+        for file in self._parts(split):
+            known = [name for name in ("id", "text", "meta") if name in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=256, columns=known):
+                for row in batch.to_pylist():
+                    title = json.loads(row.get("meta") or "{}").get("title") or ""
+                    yield Document(id=row["id"], text=row["text"], title=str(title).strip())
 
     def sample(self, split: str, n: int, seed: int) -> list[tuple[str, str]]:
         """`n` documents of a split chosen by a hash of their id, read without the others' texts."""

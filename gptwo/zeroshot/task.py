@@ -10,6 +10,7 @@ from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.score import Request, Score
 from gptwo.zeroshot.sources import DataFile, Sources
+from gptwo.zeroshot.word_search import NextWord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,8 @@ Record = dict[str, Any]  # one line of the sample log
 Summary = tuple[dict[str, float], dict[str, Interval]]
 # An example is solved in conversation with the model: it yields what it asks, is sent the answers
 # in the same order, may ask again, and returns its record.
-Solving = Generator[Sequence[Request] | Sequence[Continue], Any, Record]
+Asked = Sequence[Request] | Sequence[Continue] | Sequence[NextWord]
+Solving = Generator[Asked, Any, Record]
 
 
 @dataclass(frozen=True, kw_only=True)

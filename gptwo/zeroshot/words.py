@@ -4,14 +4,17 @@ import re
 
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 PIECE = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # words and single punctuation marks
+STARTS = re.compile(r" ['\"“‘]?\w| ['\"“‘]\Z")  # a token that begins a word
+GOES_ON = re.compile(r"\w|['’-]\w")  # a token that goes on with one
 BREAK = re.compile(r"""[.!?]["'”’)\]]*(\s+)(?=["'“‘(\[]?[A-Z])|(\s*\n\s*\n\s*)""")
 
 
-def _set_of(words: str) -> frozenset[str]:
+def set_of(words: str) -> frozenset[str]:
+    """Words between white space."""
     return frozenset(words.split())
 
 
-ABBREVIATIONS = _set_of(
+ABBREVIATIONS = set_of(
     """
     mr mrs ms dr prof rev hon gen col capt lt sgt maj adm gov sen rep pres st jr sr no vol vs etc
     inc co corp ltd jan feb mar apr jun jul aug sept sep oct nov dec
@@ -19,7 +22,7 @@ ABBREVIATIONS = _set_of(
 )
 # Words that carry grammar, not content: the filter of LAMBADA (paper section 3.3) and the words
 # no built-in question asks for.
-STOP_WORDS = _set_of(
+STOP_WORDS = set_of(
     """
     a an the this that these those and or but nor so yet if then than because as until while of at
     by for with about against between into through during before after above below to from up down
@@ -31,6 +34,11 @@ STOP_WORDS = _set_of(
     who whom whose also upon every either neither much many one now ever never
     """
 )
+
+
+def is_stop_word(word: str) -> bool:
+    """Whether a word, as it stands in a text, is a stop word: `is_stop_word('"The')`"""
+    return " ".join(WORD.findall(word)).lower() in STOP_WORDS
 
 
 def words(text: str) -> list[str]:

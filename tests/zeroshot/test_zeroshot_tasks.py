@@ -81,12 +81,14 @@ def test_lambada_counts_by_hand(tiny) -> None:
         {"nats": 3.0, "accuracy": False, "last_token_accuracy": True, "filtered_accuracy": False},
     ]
     for record in records:
-        record["cut"] = 0
+        record |= {"cut": 0, "word_accuracy": False, "filtered_word_accuracy": record["accuracy"]}
     metrics, intervals = TASKS["lambada"].summary(records, bench_of(tiny))
     assert metrics == {
         "accuracy": 0.5,
         "last_token_accuracy": 1.0,
         "filtered_accuracy": 0.5,
+        "word_accuracy": 0.0,
+        "filtered_word_accuracy": 0.5,
         "perplexity": pytest.approx(math.exp(2)),
         "cut_contexts": 0.0,
     }
@@ -133,8 +135,9 @@ def test_running_text_by_hand(tiny, data_dir: Path) -> None:
         "raw_token_perplexity": pytest.approx(math.exp(raw / len(encode(text))), rel=1e-4),
         "raw_bits_per_byte": pytest.approx(raw / math.log(2) / len(text), rel=1e-4),
         "raw_tokens": len(encode(text)),
+        "units": 7,
     }
-    assert set(intervals) == {name for name in metrics if "tokens" not in name}
+    assert set(intervals) == {name for name in metrics if name[-5:] not in ("okens", "units")}
 
 
 def test_units_of_the_real_texts(tiny, data_dir: Path) -> None:
@@ -209,6 +212,7 @@ def test_cloze_by_hand(tiny, corpus: Path) -> None:
     bench = bench_of(tiny, corpus=corpus)
     facts = {
         "context": "the",
+        "space": " ",
         "rest": " ran.",
         "query": "the ____ ran.",
         "options": ["cat", "dog"],

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from gptwo.errors import DataError
-from gptwo.zeroshot.baselines import last_seen, most_frequent
-from gptwo.zeroshot.intervals import wilson
-from gptwo.zeroshot.score import Request, Score
-from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, cut_contexts, scored
+from gptwo.zeroshot import candidates
+from gptwo.zeroshot.candidates import CHOICE, question, record, summary
+from gptwo.zeroshot.task import Bench, Example, Task, scored
 from gptwo.zeroshot.words import STOP_WORDS, WORD, sentences, words
 
 SENTENCES = 20
@@ -39,8 +38,7 @@ def protocol(bench: Bench) -> dict[str, Any]:
         "its kind from the passage, the word among them; non-overlapping passages, "
         f"{PASSAGES_PER_DOCUMENT} a document at most",
         "kinds": "half names, half nouns, as far as the split has both",
-        "choice": "highest log p(candidate and rest of the sentence | what is before), the sum "
-        "not divided by length",
+        "choice": CHOICE,
         "questions": bench.config.questions,
         "limit": bench.limit_protocol("questions"),
         "seed": bench.config.seed,
@@ -74,11 +72,13 @@ def examples(bench: Bench) -> list[Example]:
     return found[: bench.config.limit or None]
 
 
-def questions(name: str, text: str, seed: int) -> Iterator[dict[str, Any]]:
-    """At most one question of each kind for each passage of a document."""
+def questions(
+    name: str, text: str, seed: int, passages: int = PASSAGES_PER_DOCUMENT
+) -> Iterator[dict[str, Any]]:
+    """At most one question of each kind for each of the first passages of a document."""
     spans = sentences(text)
     starts = range(0, len(spans) - SENTENCES, SENTENCES + 1)
-    for first in starts[:PASSAGES_PER_DOCUMENT]:
+    for first in starts[:passages]:
         begin, (query, end) = spans[first][0], spans[first + SENTENCES]
         length = len(WORD.findall(text, query, end))
         if not QUERY_WORDS[0] <= length <= QUERY_WORDS[1]:
@@ -113,6 +113,7 @@ def _question(
     choose.shuffle(options)
     return {
         "context": text[begin : query + gap.start(1) - 1],
+        "space": " ",
         "rest": sentence[gap.end(1) :],
         "query": f"{sentence[: gap.start(1)]}____{sentence[gap.end(1) :]}",
         "options": options,
@@ -121,52 +122,25 @@ def _question(
 
 
 def _request(bench: Bench, facts: dict[str, Any]) -> Example | None:
-    context = bench.tokenizer.encode(facts["context"])
-    endings = [bench.tokenizer.encode(f" {word}{facts['rest']}") for word in facts["options"]]
-    if max(len(ids) for ids in endings) > bench.n_ctx // 2:
+    example = question(bench, facts)
+    if max(len(request.continuation) for request in example.requests) > bench.n_ctx // 2:
         return None  # the sentence would leave no room for the passage
-    requests = [Request(context=context, continuation=ids) for ids in endings]
-    return Example(requests=requests, facts=facts)
-
-
-def record(example: Example, scores: list[Score]) -> Record:
-    logprobs = [score.logprob for score in scores]
-    chosen = max(range(len(logprobs)), key=logprobs.__getitem__)
-    facts = {key: example.facts[key] for key in ("document", "kind", "query", "options", "answer")}
-    right = chosen == facts["answer"]
-    return {**facts, "logprobs": logprobs, "chosen": chosen, "right": right, "cut": scores[0].cut}
-
-
-def summary(records: list[Record], bench: Bench) -> Summary:
-    metrics, intervals = {}, {}
-    for kind in ("", *KINDS):
-        counted = [record["right"] for record in records if kind in ("", record["kind"])]
-        if counted:
-            name = f"{kind}_accuracy" if kind else "accuracy"
-            metrics[name] = sum(counted) / len(counted)
-            intervals[name] = wilson(sum(counted), len(counted))
-    return {**metrics, **cut_contexts(records)}, intervals
+    return example
 
 
 def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
-    """Frequency and recency in the passage, and a trigram around the gap."""
-    right = {"most frequent in the passage": 0, "seen last": 0}
+    """Those of every such question, and a trigram around the gap."""
+    found = candidates.baselines(examples, bench)
     trigram = bench.sources.trigram
     if trigram:
-        right["trigram of the corpus"] = 0
-    for example in examples:
-        facts = example.facts
-        context, options, answer = facts["context"], facts["options"], facts["answer"]
-        seen = [word for word in WORD.findall(context) if word in options]
-        right["most frequent in the passage"] += most_frequent(seen) == options[answer]
-        recent = max(options, key=lambda word: last_seen(context, word))
-        right["seen last"] += recent == options[answer]
-        if trigram:
-            before, after = words(context[-100:]), words(facts["rest"])[:2]
-            fits = {w: trigram.log_probability([w.lower(), *after], before) for w in options}
-            right["trigram of the corpus"] += max(options, key=fits.__getitem__) == options[answer]
-    shares = {name: {"accuracy": count / len(examples)} for name, count in right.items()}
-    return {"uniform": {"accuracy": 1 / OPTIONS}, **shares}
+        right = 0
+        for example in examples:
+            facts = example.facts
+            before, after = words(facts["context"][-100:]), words(facts["rest"])[:2]
+            fits = [trigram.log_probability([w.lower(), *after], before) for w in facts["options"]]
+            right += fits.index(max(fits)) == facts["answer"]
+        found["trigram of the corpus"] = {"accuracy": right / len(examples)}
+    return found
 
 
 TASK = Task(

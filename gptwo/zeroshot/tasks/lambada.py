@@ -9,12 +9,12 @@ from gptwo.zeroshot.last_word import (
     PROTOCOL,
     baselines,
     question,
-    record,
+    solve,
     stop_tokens,
     summary,
 )
 from gptwo.zeroshot.sources import DataFile
-from gptwo.zeroshot.task import Bench, Example, Task, published, scored
+from gptwo.zeroshot.task import Bench, Example, Task, published
 
 FILE = DataFile(
     path="eval/lambada/lambada_test.jsonl",
@@ -38,7 +38,7 @@ def passages(texts: list[str], mode: str) -> list[tuple[str, str]]:
 def protocol(bench: Bench) -> dict[str, Any]:
     mode = bench.config.lambada_mode
     return {
-        "version": 1,
+        "version": 2,
         "mode": f"{mode}: {MODES[mode]}",
         "target": "what follows the last space, punctuation included",
         "limit": bench.limit_protocol("passages"),
@@ -56,7 +56,7 @@ TASK = Task(
     protocol=protocol,
     data=published(FILE),
     examples=examples,
-    solve=scored(record),
+    solve=solve,
     summary=summary,
     baselines=baselines,
     barred=stop_tokens,

@@ -12,11 +12,11 @@ from gptwo.zeroshot.last_word import (
     PROTOCOL,
     baselines,
     question,
-    record,
+    solve,
     stop_tokens,
     summary,
 )
-from gptwo.zeroshot.task import Bench, Example, Task, scored
+from gptwo.zeroshot.task import Bench, Example, Task
 from gptwo.zeroshot.words import STOP_WORDS, WORD, sentences
 
 CONTEXT_WORDS = 50
@@ -25,7 +25,7 @@ PASSAGES_PER_DOCUMENT = 3
 
 def protocol(bench: Bench) -> dict[str, Any]:
     return {
-        "version": 1,
+        "version": 2,
         "passage": f"whole sentences of at least {CONTEXT_WORDS} words, then one whose last word, "
         "no stop word, stands in them; "
         f"{PASSAGES_PER_DOCUMENT} passages a document at most",
@@ -88,7 +88,7 @@ TASK = Task(
     protocol=protocol,
     data=data,
     examples=examples,
-    solve=scored(record),
+    solve=solve,
     summary=summary,
     baselines=baselines,
     barred=stop_tokens,
