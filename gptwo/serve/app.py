@@ -116,7 +116,11 @@ class App:
 
     async def tokenize(self, request: Request, record: Record) -> Response:
         def made(asked: TokenizeRequest) -> dict[str, Any]:
-            tokens = self.served.tokenizer.encode(asked.prompt)
+            tokenizer = self.served.tokenizer
+            # The name that /tokenizer_info tells is asked for its id this way, alone; within a
+            # text it is text.
+            named = asked.prompt == name_of(tokenizer.eot, tokenizer)
+            tokens = [tokenizer.eot] if named else tokenizer.encode(asked.prompt)
             return {
                 "tokens": tokens,
                 "count": len(tokens),

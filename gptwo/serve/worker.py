@@ -156,15 +156,16 @@ class Worker:
     def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
-            self._begin()
-            self._drop()
-            if not self.engine.running and not len(self.engine.waiting):
-                self._wake.wait()
-                continue
             try:
-                self._tell(self.engine.step())
+                self._begin()
+                self._drop()
+                if self.engine.running or len(self.engine.waiting):
+                    self._tell(self.engine.step())
+                    continue
             except Exception as error:  # of the model, for instance: all that are under way fail
                 self._fail(error)
+                continue
+            self._wake.wait()
 
     def _between(self) -> None:
         """Between two layers: what has just come is read at once. Nobody leaves meanwhile."""

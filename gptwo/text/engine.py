@@ -115,6 +115,7 @@ class Engine:
         self.waiting.append(text)
         return text
 
+    @torch.inference_mode()
     def cancel(self, text: Text) -> None:
         """Give up a text, waiting or running."""
         if text in self.running:

@@ -218,6 +218,8 @@ def test_tokens_and_text(server: Server) -> None:
     assert tokens["count"] == len(tokens["tokens"]) and tokens["max_model_len"] == 256
     assert server.call("POST", "/detokenize", {"tokens": tokens["tokens"]}).json == {"prompt": text}
     info = server.call("GET", "/tokenizer_info").json
+    named = server.call("POST", "/tokenize", {"prompt": info["eos_token"]}).json["tokens"]
+    assert named == [server.app.served.tokenizer.eot]
     assert info["eos_token"] == info["bos_token"] == info["pad_token"] == "<|endoftext|>"
 
 
