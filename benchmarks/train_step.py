@@ -12,6 +12,10 @@ neighbouring measurements, the same in processor time, and the peak memory (VmHW
 torch held of its memory). MFU is of the matrix rate that this machine reached in the same number
 type. `parts` says where our own step's time goes, by torch's profiler.
 
+More --ways: gptwo_module is the plain twin, which serves where the kernels are not built,
+gptwo_compiled has its blocks compiled (training.compile=on), gptwo_muon is the default recipe,
+nanogpt_compiled_kept is nanoGPT with our setting of the C library's allocator.
+
 Shapes: a is 6 layers x 384, context 256, vocabulary 50,257, batch 8; b the same with 8,192; c is
 124M, context 512, batch 1; small to xl have context 1024 and are run in bfloat16.
 """
