@@ -55,7 +55,10 @@ def score(
 
 def answers(right: str, order: list[int] | None = None) -> list[dict[str, Any]]:
     """A record for each letter of `right`, "1" for a right answer."""
-    made = [{"question": f"q{i}", "exact_match": bit == "1"} for i, bit in enumerate(right)]
+    made = [
+        {"question": f"q{i}", "answer": "a", "confidence": 0.5, "exact_match": bit == "1"}
+        for i, bit in enumerate(right)
+    ]
     return [made[i] for i in order] if order else made
 
 
@@ -225,9 +228,9 @@ def test_a_run_is_no_better_than_itself(tmp_path: Path) -> None:
     [
         (
             {"protocol": PROTOCOL | {"limit": "the first 7 questions"}},
-            "protocol.limit: all questions",
+            "protocol.limit: 'all questions'",
         ),
-        ({"data": {"sha256": "cd"}}, "data.sha256: ab -> cd"),
+        ({"data": {"sha256": "cd"}}, "data.sha256: 'ab' -> 'cd'"),
     ],
 )
 def test_other_protocols_and_data_are_refused_by_name(
