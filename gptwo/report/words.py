@@ -33,6 +33,9 @@ TASKS = {  # in the order of the page: title, and what is asked
         "the last word of a passage, after LAMBADA; made from held-out documents",
     ),
     "heldout": ("Held-out text", "perplexity of documents that were trained on and of others"),
+    "translate": ("Translations in the text", "which gloss a foreign term is given"),
+    "summarise": ("Headlines in the text", "which headline stands over a story"),
+    "answer": ("Answers in the text", "which answer follows a question"),
 }
 ALIASES = {"small": "117M", "medium": "345M", "large": "762M", "xl": "1542M"}
 
