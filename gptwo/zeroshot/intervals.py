@@ -15,6 +15,10 @@ def perplexity(nats: float) -> float:
     return math.exp(min(nats, 700.0))
 
 
+def bits(nats: float) -> float:
+    return nats / math.log(2)
+
+
 def wilson(successes: int, n: int) -> Interval:
     """Wilson's interval for a share; unlike the normal one it stays within [0, 1]."""
     if n < 1:

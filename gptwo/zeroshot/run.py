@@ -20,6 +20,7 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.progress import SILENT, Reporter
 from gptwo.records import Interval, TaskResult
 from gptwo.tokens.tokenizer import Tokenizer
+from gptwo.zeroshot import harness
 from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.log import SampleLog
 from gptwo.zeroshot.score import Scorer
@@ -103,7 +104,8 @@ def evaluate(
     `data` holds eval/lambada/... and so on, `corpus` is a finished corpus for the built-in tasks.
     A result in `out` of the same weights, tokenizer, protocol and data is taken as it is, one of
     other weights is replaced, one of the same weights by other settings refuses the folder. A task
-    whose data is missing or damaged does not stop the others: `DataError` is raised after them.
+    whose data or package is missing or damaged is named before the first request and does not stop
+    the others: `DataError` is raised after them.
     """
     tasks = list(dict.fromkeys(tasks))
     _check(model, tasks, config)
@@ -151,6 +153,11 @@ def _check(model: Subject, tasks: list[str], config: EvalConfig) -> None:
                 f"unknown task {name!r}; the nearest is {near[0]!r}",
                 remedy=f"tasks are: {', '.join(TASKS)}",
             )
+        if name not in tasks_of(config):
+            raise UsageError(
+                f"{name} has no {config.mode} mode",
+                remedy=f"in it there are: {', '.join(tasks_of(config))}",
+            )
     shape = model.model.config
     if model.tokenizer.vocab_size > shape.vocab_size:
         raise ModelError(
@@ -165,6 +172,11 @@ def _check(model: Subject, tasks: list[str], config: EvalConfig) -> None:
         )
 
 
+def tasks_of(config: EvalConfig) -> dict[str, Task]:
+    """The tasks that there are in a mode."""
+    return harness.TASKS if config.mode == "harness" else TASKS
+
+
 def _refuse_foreign(out: Path) -> None:
     """Nothing is touched in a folder that holds other files than results."""
     for path in sorted(out.iterdir()):
@@ -177,7 +189,7 @@ def _refuse_foreign(out: Path) -> None:
 
 def _plan(name: str, model: Subject, bench: Bench) -> dict[str, Any]:
     """What identifies a result; a stored one that differs in any of it is not reused."""
-    task = TASKS[name]
+    task = tasks_of(bench.config)[name]
     return {
         "task": name,
         "protocol": json.loads(json.dumps(task.protocol(bench))),
@@ -237,7 +249,7 @@ def _run(
     plan: dict[str, Any], model: Subject, bench: Bench, out: Path, reporter: Reporter
 ) -> TaskResult:
     name, started = plan["task"], time.monotonic()
-    task = TASKS[name]
+    task = tasks_of(bench.config)[name]
     (out / f"{name}.json").unlink(missing_ok=True)  # of another model or protocol
     examples = task.examples(bench)
     log = SampleLog(out / f"{name}.samples.jsonl.zst", {"task": name, "key": _key(plan)})
@@ -252,7 +264,7 @@ def _run(
         data=plan["data"],
         model=plan["model"],
         baselines=task.baselines(examples, bench),
-        paper=paper_rows(name),
+        paper={} if bench.config.mode == "harness" else paper_rows(name),
         seconds=round(time.monotonic() - started, 1),
     )
     write_json(out / f"{name}.json", asdict(result))
@@ -268,12 +280,13 @@ def _records(
     reporter: Reporter,
 ) -> list[Record]:
     """Records of all examples: those in the log, then the rest, block by block."""
-    task = TASKS[name]
+    task = tasks_of(bench.config)[name]
     scorer = Scorer(
         model,
         token_budget=bench.config.token_budget,
         vocab_size=bench.tokenizer.vocab_size,
         barred=task.barred(bench),
+        reordered=True,
     )
     blocks = [examples[first : first + BLOCK] for first in range(0, len(examples), BLOCK)]
     with reporter.bar(f"eval {name}", len(examples), "examples") as bar:

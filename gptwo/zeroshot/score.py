@@ -22,8 +22,10 @@ from torch import Tensor
 
 from gptwo.errors import ModelError, UsageError
 from gptwo.model.gpt2 import GPT2
+from gptwo.zeroshot.forward import forward_of
 
-PROJECTION_FLOATS = 1 << 24  # logits held at once: 64 MB in float32
+PROJECTION_FLOATS = 1 << 25  # logits held at once: 128 MB in float32
+CACHED_ROWS = 8  # of logits, read several times while they are in a processor's cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +72,8 @@ class Scorer:
     """Scores requests with one model.
 
     `vocab_size` hides padding rows of the embedding (0: there are none); tokens in `barred` are
-    passed over by `Score.allowed`.
+    passed over by `Score.allowed`. `reordered` says that the weights will not change: where it
+    pays, a copy of them is kept as the processor's kernels read them (see `forward.py`).
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class Scorer:
         token_budget: int = 8192,
         vocab_size: int = 0,
         barred: Sequence[int] = (),
+        reordered: bool = False,
     ) -> None:
         self.model, self.token_budget = model.eval(), token_budget
+        self.reader = forward_of(model) if reordered else model
         self.n_ctx = model.config.n_ctx
         self.vocab_size = vocab_size or model.config.vocab_size
         self.device = next(model.parameters()).device
@@ -198,9 +203,9 @@ class Scorer:
     ) -> Tensor:
         tokens = torch.from_numpy(ids).to(self.device)
         if not tree:  # padding comes after everything scored, so the causal mask hides it
-            return self.model.hidden(tokens)
+            return self.reader.hidden(tokens)
         seen = torch.from_numpy(tree_mask(branch)).to(self.device)  # B 1 T T
-        return self.model.hidden(
+        return self.reader.hidden(
             tokens, positions=torch.from_numpy(positions).to(self.device), mask=seen
         )
 
@@ -208,20 +213,27 @@ class Scorer:
         self, hidden: Tensor, at: list[int], targets: list[int]
     ) -> tuple[list[float], list[bool], list[bool]]:
         """Log-probability of targets[i] after position at[i], and whether it is the best token."""
-        step = max(1, PROJECTION_FLOATS // self.model.config.vocab_size)
+        head = self.model.head[: self.vocab_size]  # V C
+        step = max(1, PROJECTION_FLOATS // len(head))
+        block = CACHED_ROWS if hidden.device.type == "cpu" else step
+        where = torch.tensor(at, device=self.device)  # N
+        wanted = torch.tensor(targets, device=self.device)  # N
+        held = hidden.new_empty(min(step, len(at)), len(head))
         logprobs, greedy, allowed = [], [], []
         for first in range(0, len(at), step):
-            where = torch.tensor(at[first : first + step], device=self.device)
-            target = torch.tensor(targets[first : first + step], device=self.device)  # N
-            logits = self.model.logits(hidden[where])[:, : self.vocab_size].float()  # N V
-            chosen = logits.gather(1, target[:, None])[:, 0]
-            if len(self.barred):
-                allowed.append(self._best_allowed(logits, target, chosen))
-            best = logits.amax(-1)
-            greedy.append(chosen == best)
-            # logsumexp in place: the logits are the largest thing there is
-            total = logits.sub_(best[:, None]).exp_().sum(-1).log_()
-            logprobs.append(chosen - best - total)
+            chunk = hidden[where[first : first + step]]  # n C
+            torch.mm(chunk, head.t(), out=held[: len(chunk)])
+            for start in range(0, len(chunk), block):
+                logits = held[start : min(start + block, len(chunk))].float()  # b V
+                target = wanted[first + start : first + start + len(logits)]  # b
+                chosen = logits.gather(1, target[:, None])[:, 0]
+                if len(self.barred):
+                    allowed.append(self._best_allowed(logits, target, chosen))
+                best = logits.amax(-1)
+                greedy.append(chosen == best)
+                # logsumexp in place: the logits are the largest thing there is
+                total = logits.sub_(best[:, None]).exp_().sum(-1).log_()
+                logprobs.append(chosen - best - total)
         found = torch.cat(logprobs)
         if not bool(torch.isfinite(found).all()):
             raise ModelError(

@@ -54,10 +54,9 @@ def records_of(tiny, bench: Bench, name: str, examples: list[Example]) -> list[d
 # LAMBADA
 
 
-def test_lambada_text_in_both_modes() -> None:
+def test_lambada_text_is_made_plain() -> None:
     texts = [" He said \u201cgo home\u201d to \u2018Ann "]
-    assert lambada.passages(texts, "paper") == [('\nHe said "go home" to', "\u2018Ann")]
-    assert lambada.passages(texts, "harness") == [(" He said \u201cgo home\u201d to \u2018Ann", "")]
+    assert lambada.passages(texts) == [('\nHe said "go home" to', "\u2018Ann")]
 
 
 def test_lambada_by_hand(tiny) -> None:

@@ -132,7 +132,7 @@ def test_counting_baselines() -> None:
         {"token_budget": 0},
         {"resamples": 0},
         {"window": 4, "stride": 5},
-        {"lambada_mode": "other"},
+        {"mode": "other"},
     ],
 )
 def test_settings_out_of_range_are_named(wrong: dict) -> None:

@@ -22,24 +22,18 @@ FILE = DataFile(
     sha256="4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
 )
 STRAIGHT = str.maketrans({"“": '"', "”": '"'})
-MODES = {
-    "paper": "curly double quotes made straight, white space stripped, a newline put before",
-    "harness": "the text as it is",
-}
 
 
-def passages(texts: list[str], mode: str) -> list[tuple[str, str]]:
-    """(context, last word) of each passage, as `mode` wants the text."""
-    if mode == "paper":
-        texts = ["\n" + text.translate(STRAIGHT).strip() for text in texts]
+def passages(texts: list[str]) -> list[tuple[str, str]]:
+    """(context, last word) of each passage, its text made plain."""
+    texts = ["\n" + text.translate(STRAIGHT).strip() for text in texts]
     return [(context, word) for context, _, word in (text.rpartition(" ") for text in texts)]
 
 
 def protocol(bench: Bench) -> dict[str, Any]:
-    mode = bench.config.lambada_mode
     return {
         "version": 2,
-        "mode": f"{mode}: {MODES[mode]}",
+        "text": "curly double quotes made straight, white space stripped, a newline put before",
         "target": "what follows the last space, punctuation included",
         "limit": bench.limit_protocol("passages"),
         "eot_prefix": False,
@@ -49,7 +43,7 @@ def protocol(bench: Bench) -> dict[str, Any]:
 
 def examples(bench: Bench) -> list[Example]:
     texts = [row["text"] for row in bench.sources.rows(FILE, bench.config.limit)]
-    return [question(bench, *pair) for pair in passages(texts, bench.config.lambada_mode)]
+    return [question(bench, *pair) for pair in passages(texts)]
 
 
 TASK = Task(

@@ -48,8 +48,7 @@ def schema(bench: Bench, options: list[str], rest: str, gold: int) -> Example:
     The shared beginning adds the same to both, so leaving it out changes no comparison. Of a
     sentence longer than the model's context the beginning is context that may be cut.
     """
-    glue = "" if rest[:1] in ".,;:!?'" else " "
-    tail = bench.tokenizer.encode(glue + rest)
+    tail = bench.tokenizer.encode(glue(rest) + rest)
     heads = [bench.tokenizer.encode(option) for option in options]
     shared = 0
     while all(len(head) > shared + 1 for head in heads) and heads[0][shared] == heads[1][shared]:
@@ -62,6 +61,11 @@ def schema(bench: Bench, options: list[str], rest: str, gold: int) -> Example:
         for head in heads
     ]
     return Example(requests=requests, facts={"options": options, "gold": gold, "tail": len(tail)})
+
+
+def glue(rest: str) -> str:
+    """What stands between a candidate and the rest of its sentence."""
+    return "" if rest[:1] in ".,;:!?'" else " "
 
 
 def record(example: Example, scores: list[Score]) -> Record:
