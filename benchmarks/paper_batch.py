@@ -1,14 +1,15 @@
 """A step with the paper's batch of 512 x 1024 tokens, by accumulation: prints JSON.
 
-usage: python benchmarks/paper_batch.py DATA [--size small] [--batches 8192,524288]
-           [--micro-batch 1] [--threads N]
+usage: python benchmarks/paper_batch.py DATA [--size small] [--context 1024]
+           [--batches 8192,524288] [--micro-batch 1] [--threads N]
 
 DATA is a folder with `bpe/` (the released vocabulary) and `text/tinyshakespeare.txt`. For each
 number of tokens a process of its own makes one step with `gptwo.training.loop.train`; `seconds` of
 that step and `memory_mb`, the most the process held until then, are what the run writes down. The
 memory of all batches should be the same to within the ids of a batch, 4 MB for the paper's.
 
-Size small with 524,288 tokens is 4 x 10^14 operations: half an hour and more on two cores.
+Size small with 524,288 tokens is 4 x 10^14 operations: more than an hour on two cores. Size nano at
+context 1024 takes a fortieth of it.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,9 @@ def make_tokens(data: Path, folder: Path) -> None:
     import_bins(files, folder / "tokenizer", folder / "tokens", PackConfig())
 
 
-def step(folder: Path, size: str, batch_tokens: int, micro_batch: int, threads: int) -> None:
+def step(
+    folder: Path, size: str, context: int, batch_tokens: int, micro_batch: int, threads: int
+) -> None:
     """One step in this process; its line of timings is printed."""
     from gptwo.model.sizes import SIZES
     from gptwo.training.config import TrainingConfig
@@ -61,7 +65,7 @@ def step(folder: Path, size: str, batch_tokens: int, micro_batch: int, threads: 
     out = folder / f"out-{batch_tokens}"
     train(
         config,
-        SIZES[size],
+        replace(SIZES[size], n_ctx=context),
         tokens=folder / "tokens",
         tokenizer=folder / "tokenizer",
         out=out,
@@ -74,15 +78,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("--size", default="small")
+    parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--batches", default="8192,524288")
     parser.add_argument("--micro-batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(), "size": args.size}
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "size": args.size,
+        "context": args.context,
+    }
     with tempfile.TemporaryDirectory() as made:
         make_tokens(args.data, Path(made))
         for batch in args.batches.split(","):
-            options = (made, args.size, batch, args.micro_batch, args.threads)
+            options = (made, args.size, args.context, batch, args.micro_batch, args.threads)
             command = [sys.executable, __file__, CHILD, *map(str, options)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
