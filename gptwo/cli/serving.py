@@ -1,7 +1,6 @@
 """A model over HTTP."""
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -50,20 +49,20 @@ def serve(
 
     key = os.environ.get("GPTWO_API_KEY", "")
     reporter = reporter_for(call)
-    listener = listen(config, key)
-    loaded = load(model, reporter=reporter)
-    served = Served(
-        name=name or Path(model).resolve().name if model.exists() else name or str(model),
-        model=loaded.model,
-        tokenizer=loaded.tokenizer,
-        folder=loaded.path,
-        weights_sha256=loaded.description["weights_sha256"],
-        config=config,
-        api_key=key,
-    )
-    parameters = loaded.description["parameters"]
-    reporter.say(
-        f"{address_of(listener)} serves {served.name}: {parameters:,} parameters, "
-        f"context {loaded.model.config.n_ctx:,}, {'with' if key else 'without'} a key"
-    )
-    run(served, reporter, listener)
+    with listen(config, key) as listener:  # before the model, which may take its time
+        loaded = load(model, reporter=reporter)
+        served = Served(
+            name=name or (model.resolve().name if model.exists() else str(model)),
+            model=loaded.model,
+            tokenizer=loaded.tokenizer,
+            folder=loaded.path,
+            weights_sha256=loaded.description["weights_sha256"],
+            config=config,
+            api_key=key,
+        )
+        parameters = loaded.description["parameters"]
+        reporter.say(
+            f"{address_of(listener)} serves {served.name}: {parameters:,} parameters, "
+            f"context {loaded.model.config.n_ctx:,}, {'with' if key else 'without'} a key"
+        )
+        run(served, reporter, listener)

@@ -59,7 +59,7 @@ class App:
             ("POST", "/v1/completions"): self.completions,
             ("POST", "/v1/score"): self.score,
             ("GET", "/v1/models"): self.models,
-            ("GET", "/v1/models/{id:path}"): self.model,
+            ("GET", "/v1/models/{id}"): self.model,
             ("GET", "/tokenizer_info"): self.tokenizer_info,
             ("POST", "/tokenize"): self.tokenize,
             ("POST", "/detokenize"): self.detokenize,

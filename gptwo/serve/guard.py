@@ -31,7 +31,7 @@ def admit(request: Request, served: Served) -> None:
     if served.api_key:
         given = request.headers.get("authorization", "")
         kind, _, key = given.partition(" ")
-        matches = hmac.compare_digest(key.strip().encode(), served.api_key.encode())
+        matches = hmac.compare_digest(key.strip().encode("latin-1"), served.api_key.encode())
         if kind.lower() != "bearer" or not matches:
             told = "the API key is wrong" if given else "an API key is needed"
             raise Fault(401, told, param="authorization", code="invalid_api_key")

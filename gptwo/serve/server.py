@@ -122,9 +122,13 @@ def listen(config: ServeConfig, api_key: str) -> socket.socket:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(config.connections)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(config.connections)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise UsageError(
             f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",

@@ -272,10 +272,11 @@ class Engine:
             for first in range(0, len(targets), SCORED_ROWS):
                 part = slice(first, first + SCORED_ROWS)
                 text.scores.append(score(self._logits(states[part], copied=False), targets[part]))
+            text.states[text.filled - 1] = hidden[-1].clone()  # for the part after this one
         if not self.prefixes.max_bytes or text.ids:
             return
         for position in range(start, text.filled):
-            if (position + 1) % BLOCK == 0 or position == text.filled - 1:
+            if (position + 1) % BLOCK == 0:
                 text.states[position] = hidden[position - start].clone()
         if text.filled == len(text.window):
             scores = joined(text.scores) if text.scored else None
