@@ -148,6 +148,8 @@ def _row(
 def _why(task: str, result: TaskResult, known: dict[str, Any]) -> list[str]:
     """What differs, or may differ, between our protocol and the paper's."""
     protocol, found = result.protocol, []
+    if "mode" in protocol:
+        found.append(f"ours is in another mode, {protocol['mode']}")
     if str(protocol.get("limit", "all")).startswith("the first"):
         found.append(f"ours is of {protocol['limit']} only")
     if "stride" in protocol:
