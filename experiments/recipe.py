@@ -28,6 +28,7 @@ from gptwo.config import with_settings
 from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES
 from gptwo.tokens.shards import Shards, open_shards
+from gptwo.training import forward
 from gptwo.training.config import TrainingConfig
 from gptwo.training.data.batches import Batches, batches, held_out_windows, read_windows
 from gptwo.training.optimizers import muon
@@ -150,7 +151,7 @@ def step(run: Running) -> float:
     total = 0.0
     rows = max(MICRO_TOKENS // width, 1)
     for x, y in zip(inputs.split(rows), targets.split(rows), strict=True):
-        loss = run.model.loss(x, y) * (len(x) / len(inputs))
+        loss = forward.loss(run.model, x, y, run.config) * (len(x) / len(inputs))
         loss.backward()
         total += loss.item()
     clip_gradients(run.model, trial.clip)
@@ -174,12 +175,12 @@ def held_out_loss(model: GPT2, tokens: Shards, most: int) -> float:
 
 
 def run_trial(folder: Path, out: Path, trial: Trial) -> None:
-    """Train, and write the trial, ten held-out losses on the way and the last one."""
+    """Train, and write the trial, four held-out losses on the way and the last one."""
     valid = open_shards(folder, "valid")
     run = begin(trial, open_shards(folder, "train"))
     lines: list[dict[str, Any]] = [asdict(trial)]
     seconds, updates = 0.0, 0
-    marks = [trial.tokens * (i + 1) // 10 for i in range(9)]
+    marks = [trial.tokens * (i + 1) // 5 for i in range(4)]
     while run.seen < trial.tokens:
         began = time.process_time()
         step(run)
@@ -187,10 +188,10 @@ def run_trial(folder: Path, out: Path, trial: Trial) -> None:
         updates += 1
         point = {"tokens": run.seen, "steps": updates, "cpu_seconds": round(seconds, 1)}
         if run.seen >= trial.tokens:
-            lines.append(point | {"final": held_out_loss(run.model, valid, 262_144)})
+            lines.append(point | {"final": held_out_loss(run.model, valid, 131_072)})
         elif marks and run.seen >= marks[0]:
             marks.pop(0)
-            lines.append(point | {"valid_loss": held_out_loss(run.model, valid, 65_536)})
+            lines.append(point | {"valid_loss": held_out_loss(run.model, valid, 32_768)})
     with atomic_write(out) as handle:
         handle.writelines(f"{json.dumps(line)}\n".encode() for line in lines)
     sys.stdout.write(f"{out} {json.dumps(lines[-1])}\n")

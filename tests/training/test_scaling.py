@@ -23,6 +23,14 @@ def test_a_law_is_found_again() -> None:
         assert found.loss(N, D) == pytest.approx(TRUE.loss(N, D), rel=0.005)
 
 
+def test_with_known_exponents_only_the_rest_is_fitted() -> None:
+    found = fit(swept(0.0), (TRUE.a, TRUE.b))
+    for name in ("E", "A", "a", "B", "b"):
+        assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-6)
+    assert np.abs(left_out_errors(swept(0.0), (TRUE.a, TRUE.b))).max() < 1e-9
+    assert fit(swept(0.0), (0.2, 0.3)).a == 0.2
+
+
 def test_left_out_points_are_foretold() -> None:
     errors = left_out_errors(swept(0.002))
     assert len(errors) == len(SWEEP) and np.abs(errors).max() < 0.01
