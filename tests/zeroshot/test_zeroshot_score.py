@@ -9,7 +9,16 @@ import torch
 
 from gptwo.errors import ModelError, UsageError
 from gptwo.model.gpt2 import GPT2
-from gptwo.zeroshot.score import Request, Scorer, rolling_windows, score_plainly, tree_mask
+from gptwo.model.sizes import GPT2Config
+from gptwo.zeroshot.forward import Forward, forward_of
+from gptwo.zeroshot.score import (
+    Request,
+    Score,
+    Scorer,
+    rolling_windows,
+    score_plainly,
+    tree_mask,
+)
 
 VOCAB, N_CTX = 97, 64
 
@@ -36,13 +45,46 @@ def requests(n: int = 12, seed: int = 1) -> list[Request]:
     return found
 
 
-def test_scores_equal_the_plain_twin(model: GPT2) -> None:
+@pytest.mark.parametrize("reordered", [False, True])
+def test_scores_equal_the_plain_twin(model: GPT2, reordered: bool) -> None:
     asked = requests()
-    fast, plain = Scorer(model).score(asked), score_plainly(model, asked)
+    fast = Scorer(model, reordered=reordered).score(asked)
+    plain = score_plainly(model, asked)
     for a, b in zip(fast, plain, strict=True):
         np.testing.assert_allclose(a.token_logprobs, b.token_logprobs, atol=1e-5)
         assert (a.token_greedy, a.greedy, a.allowed) == (b.token_greedy, b.greedy, b.allowed)
     assert any(any(a.token_greedy) for a in fast)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+def test_the_stream_equals_the_modules(activation: str) -> None:
+    torch.manual_seed(5)
+    config = GPT2Config(
+        n_layer=2, n_head=2, n_embd=32, n_ctx=N_CTX, vocab_size=VOCAB, activation=activation
+    )
+    model = GPT2(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and gains too
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    ids = torch.randint(VOCAB, (3, 40))
+    positions = torch.randint(N_CTX, (3, 40))
+    mask = torch.rand(3, 1, 40, 40).round().bool() | torch.eye(40, dtype=torch.bool)
+    with torch.inference_mode():
+        fast = Forward(model)
+        for extra in ({}, {"positions": positions, "mask": mask}):
+            torch.testing.assert_close(
+                fast.hidden(ids, **extra), model.hidden(ids, **extra), atol=1e-5, rtol=1e-5
+            )
+
+
+def test_the_module_serves_where_the_products_do_not(
+    model: GPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(forward_of(model), Forward)
+    assert forward_of(model.double()) is model
+    model.float()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert Scorer(model, reordered=True).reader is model
 
 
 def test_a_score_by_hand(model: GPT2) -> None:
@@ -56,15 +98,32 @@ def test_a_score_by_hand(model: GPT2) -> None:
     assert score.token_greedy[0]
 
 
-@pytest.mark.parametrize("rows", [1, 7, 32])
-def test_scores_do_not_depend_on_batch_or_order(model: GPT2, rows: int) -> None:
-    asked = requests()
-    one = Scorer(model, token_budget=1).score(asked)
-    order = list(range(len(asked)))
-    random.Random(rows).shuffle(order)
-    shuffled = Scorer(model, token_budget=rows * N_CTX).score([asked[i] for i in order])
-    for i, score in zip(order, shuffled, strict=True):
-        np.testing.assert_allclose(score.token_logprobs, one[i].token_logprobs, atol=1e-5)
+@pytest.mark.parametrize("reordered", [False, True])
+def test_scores_do_not_depend_on_batch_order_or_shared_contexts(
+    model: GPT2, reordered: bool
+) -> None:
+    """Within 1e-5 nats a token, and no decision changes."""
+    asked = requests(30)
+    alone = [Scorer(model).score([request])[0] for request in asked]
+    for rows in (1, 7, 32):
+        order = list(range(len(asked)))
+        random.Random(rows).shuffle(order)
+        scorer = Scorer(model, token_budget=rows * N_CTX, reordered=reordered)
+        found = dict(zip(order, scorer.score([asked[i] for i in order]), strict=True))
+        for i, score in enumerate(alone):
+            np.testing.assert_allclose(found[i].token_logprobs, score.token_logprobs, atol=1e-5)
+            assert found[i].token_greedy == score.token_greedy
+        assert choices(asked, [found[i] for i in range(len(asked))]) == choices(asked, alone)
+
+
+def choices(asked: list[Request], scores: list[Score]) -> dict[tuple[int, ...], int]:
+    """The most likely continuation of each context."""
+    best: dict[tuple[int, ...], int] = {}
+    for i, request in enumerate(asked):
+        key = tuple(request.context)
+        if key not in best or scores[i].logprob > scores[best[key]].logprob:
+            best[key] = i
+    return best
 
 
 def test_the_same_call_gives_the_same_bits(model: GPT2) -> None:
