@@ -27,7 +27,7 @@ from gptwo.errors import DataError, GptwoError, Interrupted, UsageError
 from gptwo.progress import Reporter, duration
 from gptwo.recipes import Budget, Recipe
 from gptwo.stages import RUN, STAGES, Run, Stage
-from gptwo.world import machine
+from gptwo.world import machine, refuse_several
 
 
 def reproduce(
@@ -44,6 +44,7 @@ def reproduce(
             remedy="name texts or pages (gptwo reproduce laptop FILES...) or --links FILES",
         )
     _check_inputs(recipe)
+    refuse_several("gptwo reproduce", "train on its tokens with gptwo train")
     _refuse_foreign(folder)
     with lock(folder):
         run = Run(folder, recipe, reporter)

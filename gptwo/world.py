@@ -10,10 +10,14 @@ from gptwo.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """One process is a world of size 1. `threads` and `device` are this process's own."""
+    """One process is a world of size 1. `threads` and `device` are this process's own.
+
+    `neighbours` processes, this one among them, share the memory of this machine.
+    """
 
     rank: int = 0
     size: int = 1
+    neighbours: int = 1
     device: str = "cpu"
     threads: int = 1
 
@@ -51,7 +55,17 @@ def here(*, device: str = "", threads: int = 0) -> World:
         torch.cuda.set_device(place)
     threads = threads or max(1, len(os.sched_getaffinity(0)) // on_this_machine)
     torch.set_num_threads(threads)
-    return World(rank=rank, size=size, device=device, threads=threads)
+    return World(rank=rank, size=size, neighbours=on_this_machine, device=device, threads=threads)
+
+
+def refuse_several(what: str, instead: str) -> None:
+    """A `UsageError` where a launcher has started this process as one of several."""
+    size = _number("WORLD_SIZE", 1)
+    if size > 1:
+        raise UsageError(
+            f"{what} is for one process, WORLD_SIZE says there are {size}",
+            remedy=f"start it without a launcher; {instead} in many",
+        )
 
 
 def _number(name: str, otherwise: int) -> int:

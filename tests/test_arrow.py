@@ -54,6 +54,16 @@ def done(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return json.loads(capsys.readouterr().out)["stages"]
 
 
+def test_several_processes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under torchrun every one of them would make the same folders."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert reproduce(tmp_path / "run") == 2
+    assert "WORLD_SIZE says there are 2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_artefact_is_there_and_proves_itself(made: Path) -> None:
     state = read_json(made / "run.json")
     assert list(state["stages"]) == STAGES

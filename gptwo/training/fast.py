@@ -20,25 +20,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gptwo.model.gpt2 import GPT2, Attention, Block
+from gptwo.model.sizes import GPT2Config
 from gptwo.training import kernels
 
 CHUNK_LOGITS = 1 << 25  # numbers held at once: 128 MB. Every chunk reads all of the head, twice
 
 
+def knows(config: GPT2Config) -> bool:
+    """Is this way built, and made for such models? It has no dropout and no exact GELU."""
+    built = kernels.kernel() is not None
+    return built and config.dropout == 0.0 and config.activation == "gelu_new"
+
+
 def serves(model: GPT2) -> bool:
-    """Is this way built, and made for this model? It knows no dropout and no exact GELU."""
-    config = model.config
-    return (
-        kernels.kernel() is not None
-        and config.dropout == 0.0
-        and config.activation == "gelu_new"
-        and all(
-            type(weight) is torch.nn.Parameter
-            and weight.device.type == "cpu"
-            and weight.dtype == torch.float32
-            and weight.is_contiguous()
-            for weight in model.parameters()
-        )
+    """Is this way made for this model, as it lies in memory?"""
+    return knows(model.config) and all(
+        type(weight) is torch.nn.Parameter
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and weight.is_contiguous()
+        for weight in model.parameters()
     )
 
 

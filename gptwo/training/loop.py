@@ -112,7 +112,7 @@ def train(
                     return last
 
         # Open everything before the first step: what cannot work fails now.
-        check_memory(config, model, world.device)
+        check_memory(config, model, world)
         reporter.check()
         shards, held_out = open_mix(folders, "train"), open_mix(folders, "valid")
         check_tokenizer(shards, vocabulary)

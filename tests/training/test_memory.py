@@ -16,14 +16,11 @@ from gptwo.model.sizes import SIZES
 from gptwo.training import forward
 from gptwo.training.config import TrainingConfig
 from gptwo.training.guards import memory
-from gptwo.training.guards.memory import (
-    bytes_available,
-    bytes_needed,
-    check_memory,
-    is_out_of_memory,
-)
+from gptwo.training.guards.free import bytes_available
+from gptwo.training.guards.memory import bytes_needed, check_memory, is_out_of_memory
 from gptwo.training.processes import parallel
 from gptwo.training.run import Run
+from gptwo.world import World
 
 HERE = Path(__file__).parent
 SAID = (
@@ -152,12 +149,29 @@ def test_what_cannot_fit_is_refused_before_it_is_allocated(
         train_small(tmp_path / "run", inputs, config, shape)
     assert error.value.exit_code == 5 and "smaller --size" in error.value.remedy
     assert not (tmp_path / "run").exists()
-    state, rows = bytes_needed(SIZES["small"], 64, config)
-    monkeypatch.setattr(memory, "bytes_available", lambda device: state + rows // 4)
+    many = replace(config, micro_batch=64, batch_tokens=1 << 20)
+    there_is = sum(bytes_needed(SIZES["small"], 8, many))
+    monkeypatch.setattr(memory, "bytes_available", lambda device: there_is)
     with pytest.raises(ResourceError) as error:
-        check_memory(replace(config, micro_batch=64, batch_tokens=1 << 20), SIZES["small"], "cpu")
+        check_memory(many, SIZES["small"], World())
     assert "set training.micro_batch=8" in error.value.remedy
-    check_memory(replace(config, micro_batch=64, batch_tokens=8192), SIZES["small"], "cpu")
+    check_memory(replace(many, batch_tokens=8192), SIZES["small"], World())
+    with pytest.raises(ResourceError, match="for each process"):  # two share what there is
+        check_memory(replace(many, micro_batch=8), SIZES["small"], World(size=2, neighbours=2))
+
+
+def test_what_the_estimate_knows() -> None:
+    """Shards hold less, kernels more logits, several micro-batches a gradient more."""
+    small, config = SIZES["small"], TrainingConfig(batch_tokens=1024, micro_batch=1)
+    state, beside = bytes_needed(small, 1, config)
+    second = World(rank=1, size=8)
+    spread = bytes_needed(small, 1, replace(config, sharding="fsdp"), second)
+    assert spread[0] < state / 2
+    assert bytes_needed(small, 1, replace(config, optimizer="adamw"))[0] == 16 * small.parameters()
+    several = bytes_needed(small, 1, replace(config, batch_tokens=1 << 20))
+    assert several[0] == state and several[1] - beside > 4 * small.parameters()
+    more = bytes_needed(small, 1, replace(config, batch_tokens=1 << 30))
+    assert more == several  # the batch itself takes nothing
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_without_memory_for_a_copy_training_waits(
     tmp_path: Path, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_small(tmp_path / "beside", inputs)
-    monkeypatch.setattr(writer, "_memory_available", lambda: 100_000)  # one copy takes 110,000
+    monkeypatch.setattr(writer, "bytes_available", lambda device: 100_000)  # one copy takes 110,000
     training = Training()
     with closing(make_writer(tmp_path / "checkpoints", inputs)) as waits:
         waits.save(State(step=1), *training.tensors())

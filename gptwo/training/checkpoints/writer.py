@@ -20,6 +20,7 @@ from gptwo.model.tensor_file import TensorFile, bytes_to_copy, copied
 from gptwo.training.checkpoints import checkpoint
 from gptwo.training.checkpoints.checkpoint import State
 from gptwo.training.config import TrainingConfig
+from gptwo.training.guards.free import bytes_available
 
 SPARE_SHARE = 0.1  # of the free memory, to be left free by a copy
 
@@ -106,7 +107,7 @@ class Writer:
         size = bytes_to_copy(files)
         if self._buffer is None or len(self._buffer) != size:
             self._buffer = None
-            if size > (1 - SPARE_SHARE) * _memory_available():
+            if size > (1 - SPARE_SHARE) * bytes_available("cpu"):
                 return None
             self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=_device(files) != "cpu")
         return copied(files, self._buffer)
@@ -146,11 +147,3 @@ def _mark(files: Mapping[str, TensorFile]) -> "torch.cuda.Event | None":
     event = torch.cuda.Event()
     event.record()
     return event
-
-
-def _memory_available() -> float:
-    from gptwo.training.guards.memory import (
-        bytes_available,  # late: it knows the run, which holds us
-    )
-
-    return bytes_available("cpu")
