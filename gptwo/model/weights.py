@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
 
 from gptwo.artifacts import (
     MANIFEST,
@@ -125,11 +126,23 @@ def load_model(folder: Path, device: str = "cpu") -> GPT2:
     if config.tied_head:
         drop_copy_of_embedding(tensors, source)
     _check_shape(config, tensors, source)
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = GPT2(config)
     _fit(model, tensors, source)
     model.load_state_dict(tensors, assign=True)
     return model.float().to(device).eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Parameters are not drawn: without memory to draw into, torch would import its compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _check_hashes(folder: Path, names: Collection[str]) -> None:

@@ -17,7 +17,7 @@ class EvalConfig:
 
     mode: str = "paper"
     limit: int = 0
-    token_budget: int = 8192  # tokens per forward pass, padding included
+    token_budget: int = 2048  # tokens per forward pass, padding included
     window: int = 0
     stride: int = 0
     eot_prefix: bool = True  # <|endoftext|> before running texts and whole sentences

@@ -80,7 +80,7 @@ class Scorer:
         self,
         model: GPT2,
         *,
-        token_budget: int = 8192,
+        token_budget: int = 2048,
         vocab_size: int = 0,
         barred: Sequence[int] = (),
         reordered: bool = False,
