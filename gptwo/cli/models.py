@@ -101,10 +101,11 @@ def evaluate(
     Parameters
     ----------
     tasks
-        lambada, wikitext2, wikitext103, ptb, enwik8, text8, wsc273, coqa, cnn-dailymail,
-        wmt14-en-fr, wmt14-fr-en, nq, hellaswag (need --data); cloze, lastword, heldout (need a
-        corpus).
-        Without any: the built-in ones and those of the paper, where the data is there.
+        lambada, cbt-cn, cbt-ne, wikitext2, wikitext103, ptb, enwik8, text8, 1bw, wsc273, coqa,
+        cnn-dailymail, wmt14-en-fr, wmt14-fr-en, nq, hellaswag (need --data); cloze, lastword,
+        heldout, translate, summarise, answer (need a corpus).
+        Without any: cloze, lastword, heldout, and lambada, wikitext2, ptb, wsc273, where the data
+        is there.
     out
         Where results go. Default: MODEL/scores; for a released name runs/NAME/scores.
     data
