@@ -27,6 +27,7 @@ from gptwo.model.gpt2 import GPT2
 from gptwo.model.sizes import SIZES, GPT2Config
 from gptwo.model.weights import save_checkpoint_model
 from gptwo.recipes import ModelAndTraining, Recipe, model_of_size, recipe
+from gptwo.serve.config import ServeConfig
 from gptwo.text.config import SampleConfig
 from gptwo.tokens.bpe import cut
 from gptwo.tokens.config import PackConfig, TokenizerConfig
@@ -57,6 +58,7 @@ OF_COMMAND: dict[str, Any] = {
     "train": ModelAndTraining(model=GPT2Config()),
     "eval": EvalConfig(),
     "sample": SampleConfig(),
+    "serve": ServeConfig(),
 }
 GROUPS: dict[str, dict[str, Any]] = {
     name: to_dict(config)
@@ -184,8 +186,8 @@ def test_a_wrong_example_is_noticed(line: str) -> None:
 
 
 def test_the_room_pages_have_examples() -> None:
-    pages = sorted((ROOT / "docs").glob("0*.md"))
-    assert [path.name[:2] for path in pages] == [f"{n:02d}" for n in range(10)]
+    pages = sorted((ROOT / "docs").glob("[0-9]*.md"))
+    assert [path.name[:2] for path in pages] == [f"{n:02d}" for n in range(11)]
     for path in pages:
         assert any(list(commands_in(block)) for block in blocks(path, "sh")), path.name
         assert path.read_text(encoding="utf-8").count("\n") <= 130, f"{path.name} is too long"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_server import NAME, Server
+from small_server import NAME, Server, until
 
 from gptwo.text.config import SampleConfig
 from gptwo.text.generate import generate
@@ -242,9 +242,12 @@ def test_models_health_and_numbers(server: Server) -> None:
 
 
 def test_every_request_has_a_line(server: Server) -> None:
+    before = len(server.lines)
     server.complete(PROMPT, max_tokens=3, user="ada")
+    until(lambda: len(server.lines) == before + 1)  # it comes after the answer
     server.complete(PROMPT, temperature=-1)
-    lines = server.lines[-2:]
+    until(lambda: len(server.lines) == before + 2)
+    lines = server.lines[before:]
     assert re.search(
         r"POST /v1/completions 200 \d+\.\d+s prompt=\d+ cached=\d+ written=3", lines[0]
     )

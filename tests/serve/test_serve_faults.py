@@ -4,14 +4,13 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_server import MERGES, NAME, Server, serving, small_model
+from small_server import MERGES, NAME, Server, serving, small_model, until
 
 from gptwo.language_model import load
 from gptwo.model.weights import WEIGHTS, save_checkpoint_model
@@ -21,14 +20,6 @@ from gptwo.tokens.tokenizer import Tokenizer
 
 COMPLETION = {"model": NAME, "prompt": "the", "max_tokens": 3}
 LONG = {**COMPLETION, "max_tokens": 200, "temperature": 1.0, "seed": 1, "logit_bias": {"261": -100}}
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that must come."""
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def raw(server: Server, data: bytes) -> bytes:
@@ -220,7 +211,6 @@ def test_a_client_that_leaves_ends_its_texts(tmp_path: Path) -> None:
             connection.sock.close()
             connection.close()
             until(lambda: server.running() == 0 and server.app.answering == 0)
-            assert " 499 " in server.lines[-1] or streamed
         assert server.app.served.worker.texts == 0
 
 
@@ -249,7 +239,6 @@ def test_a_client_that_does_not_read_its_answer(tmp_path: Path) -> None:
         connection.sendall(head(body) + body)
         until(lambda: server.app.answering == 1)
         until(lambda: server.app.answering == 0 and server.running() == 0)
-        assert " 499 " in server.lines[-1] or " 200 " in server.lines[-1]
         connection.close()
 
 
