@@ -5,8 +5,8 @@
 BOOKS are JSON lines with a `text`, plain or .xz. The procedure is that of the built-in task
 `cloze`; sentences are tokenised by NLTK's Penn Treebank rules, as the published files are by like
 ones. Out come DATA/eval/cbt/CBTest/data/cbtest_{CN,NE}_valid_2000ex.txt, which
-`gptwo eval MODEL cbt-cn cbt-ne --data DATA` reads, and on stdout how many questions read back are
-the text they were made from.
+`gptwo eval MODEL cbt-cn cbt-ne --data DATA` reads, and on stdout how many of their sentences, read
+back, are what they were made from.
 """
 
 import argparse
@@ -20,12 +20,13 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from gptwo.artifacts import atomic_write
 from gptwo.zeroshot import cbt_format
+from gptwo.zeroshot.detokenize import BOOKS, detokenize
 from gptwo.zeroshot.tasks import cloze
 from gptwo.zeroshot.words import sentences
 
 KINDS = {"nouns": "CN", "names": "NE"}
 TOKENIZE = NLTKWordTokenizer().tokenize
-PASSAGES = 40  # of a book, at most
+PASSAGES = 400  # of a book, at most
 
 
 def documents(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
@@ -41,18 +42,19 @@ def tokenized(text: str) -> str:
     return " ".join(TOKENIZE(text, convert_parentheses=True))
 
 
-def as_published(text: str, facts: dict[str, Any]) -> cbt_format.Question:
+def as_published(facts: dict[str, Any]) -> cbt_format.Question:
     """A question of `cloze` as the files hold it."""
-    start = text.index(facts["context"])
-    query = facts["query"].replace("____", cbt_format.GAP)
-    before = text[start : start + len(facts["context"])]
-    passage = [before[a:b] for a, b in sentences(before)][: cbt_format.SENTENCES]
     return cbt_format.Question(
-        sentences=tuple(tokenized(sentence) for sentence in passage),
-        query=tokenized(query),
+        sentences=tuple(tokenized(sentence) for sentence in shown(facts)),
+        query=tokenized(facts["query"].replace("____", cbt_format.GAP)),
         answer=facts["options"][facts["answer"]],
         candidates=tuple(sorted(facts["options"])),
     )
+
+
+def shown(facts: dict[str, Any]) -> list[str]:
+    context = facts["context"]
+    return [context[a:b] for a, b in sentences(context)][: cbt_format.SENTENCES]
 
 
 def plain(text: str) -> str:
@@ -69,17 +71,17 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2_000)
     call = parser.parse_args()
     found: dict[str, list[cbt_format.Question]] = {kind: [] for kind in KINDS}
-    same = 0
+    same = total = 0
     for name, text in documents(call.books):
         for facts in cloze.questions(name, text, 0, PASSAGES):
             made = found[facts["kind"]]
-            asked = as_published(text, facts)
-            if len(made) < call.questions and len(asked.sentences) == cbt_format.SENTENCES:
-                made.append(asked)
-                back = asked.facts()
-                same += plain(f"{back['context']} {back['rest']}") == plain(
-                    f"{facts['context']} {facts['rest']}"
-                )
+            before = shown(facts)
+            if len(made) == call.questions or len(before) < cbt_format.SENTENCES:
+                continue
+            made.append(as_published(facts))
+            for sentence, tokens in zip(before, made[-1].sentences, strict=True):
+                total += 1
+                same += plain(detokenize(tokens, BOOKS)[0]) == plain(sentence)
         if all(len(made) == call.questions for made in found.values()):
             break
     folder = call.out / "eval/cbt/CBTest/data"
@@ -87,7 +89,7 @@ def main() -> None:
         with atomic_write(folder / f"cbtest_{KINDS[kind]}_valid_2000ex.txt") as handle:
             handle.write(cbt_format.write(made).encode())
     counts = {KINDS[kind]: len(made) for kind, made in found.items()}
-    print(json.dumps({"questions": counts, "read_back_as_they_were": same}))
+    print(json.dumps({"questions": counts, "sentences": total, "read_back_as_they_were": same}))
 
 
 if __name__ == "__main__":

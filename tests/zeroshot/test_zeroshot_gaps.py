@@ -266,7 +266,8 @@ def test_questions_made_from_prose_read_back_as_they_were(
     )
     script.main()
     printed = json.loads(capsys.readouterr().out)
-    assert printed == {"questions": {"CN": 6, "NE": 6}, "read_back_as_they_were": 12}
+    assert printed["questions"] == {"CN": 6, "NE": 6}
+    assert printed["sentences"] == printed["read_back_as_they_were"] == 12 * 20
     text = (tmp_path / "eval/cbt" / cbt.archived("CN").member).read_text()
     for asked in cbt_format.read(text, "made"):
         assert len(asked.candidates) == 10 and asked.query.count("XXXXX") == 1

@@ -14,7 +14,7 @@ from gptwo.zeroshot.baselines import (
     most_frequent,
 )
 from gptwo.zeroshot.config import EvalConfig
-from gptwo.zeroshot.detokenize import PTB, WIKITEXT, Rules, detokenize, restore
+from gptwo.zeroshot.detokenize import NEWS, PTB, WIKITEXT, Rules, detokenize, restore
 from gptwo.zeroshot.intervals import bootstrap, perplexity, wilson
 from gptwo.zeroshot.words import sentences
 
@@ -33,6 +33,12 @@ from gptwo.zeroshot.words import sentences
         (WIKITEXT, ' an odd " mark \n', 'an odd " mark\n'),
         (PTB, " it was n't $ N at cities\\/abc 's \n", "it wasn't $N at cities/abc's\n"),
         (PTB, " the traders ' <unk> \n they 're \n", "the traders' <unk>\nthey're\n"),
+        (
+            NEWS,
+            "It \" did n't , 's \" cost $ 7.3bn ( 5 % ) ...\n",
+            "It \"didn't,'s\" cost $7.3bn (5%)...\n",
+        ),
+        (NEWS, "John O 'Shea 's boys ' club / hall .\n", "John O'Shea's boys' club/hall.\n"),
     ],
 )
 def test_detokenisers_by_hand(rules: Rules, text: str, expected: str) -> None:
@@ -41,7 +47,7 @@ def test_detokenisers_by_hand(rules: Rules, text: str, expected: str) -> None:
     assert restore(plain, edits) == text
 
 
-@pytest.mark.parametrize("rules", [WIKITEXT, PTB])
+@pytest.mark.parametrize("rules", [WIKITEXT, PTB, NEWS])
 @pytest.mark.parametrize("text", ["", " ", "\n", '" "', " ( ) ", "= = =", " @-@ @-@ ", "\\/ n't"])
 def test_detokenisers_undo_odd_texts(rules: Rules, text: str) -> None:
     assert restore(*detokenize(text, rules)) == text
@@ -64,6 +70,16 @@ def test_every_line_of_the_real_files_comes_back(data_dir: Path, name: str, rule
     assert len(plain) < 0.985 * len(text)
     for line in text.splitlines(keepends=True):
         assert restore(*detokenize(line, rules)) == line
+
+
+def test_every_line_of_the_news_that_is_here_comes_back(data_dir: Path) -> None:
+    lines = []
+    for path in sorted((data_dir / "eval/format_samples/lm1b").iterdir()):
+        lines += path.read_text(encoding="utf-8").split("\n")
+    for line in lines:
+        plain, edits = detokenize(line, NEWS)
+        assert restore(plain, edits) == line and " ." not in plain and " ," not in plain
+    assert len(lines) > 30
 
 
 def test_sentences_end_where_they_should() -> None:

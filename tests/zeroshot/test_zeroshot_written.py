@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.tasks.qasper import metrics as squad  # the SQuAD script's functions
+from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu
 
 from gptwo.errors import DataError
@@ -21,6 +22,7 @@ from gptwo.zeroshot.sources import Sources
 from gptwo.zeroshot.task import Bench, Continue, Example
 from gptwo.zeroshot.tasks import cnn_dailymail, coqa, nq
 from gptwo.zeroshot.translation import PAIRS
+from gptwo.zeroshot.words import sentences
 
 WRITTEN = ("coqa", "cnn-dailymail", "wmt14-en-fr", "wmt14-fr-en", "nq")
 ANSWERS = st.lists(
@@ -76,6 +78,35 @@ def test_answers_are_compared_as_the_official_scorer_does(ours: str, theirs: str
     assert exact_match(ours, [theirs]) == same
     if normalized(ours) or normalized(theirs):  # CoQA's script alone knows two empty answers
         assert f1(ours, theirs) == pytest.approx(squad.f1_abstractive([ours], [theirs]))
+
+
+def test_every_real_turn_is_scored_as_the_official_scorer_does(tiny, data_dir: Path) -> None:
+    """Each person's answer, and some that nobody gave, with each reference left out in turn."""
+    compared = 0
+    for example in TASKS["coqa"].examples(bench_of(tiny, data_dir)):
+        for references in example.facts["references"]:
+            pairs = list(enumerate(references))
+            for said in (*references, "yes", f"{references[0]} of the town"):
+                if not all(map(normalized, (said, *references))):
+                    continue  # CoQA's script alone knows empty answers
+                each = {other: squad.f1_abstractive([said], [other]) for other in references}
+                best = [max(each[other] for j, other in pairs if j != i) for i, _ in pairs]
+                expected = sum(best) / len(best)
+                assert f1_of_many(said, references) == pytest.approx(expected, abs=1e-12)
+                compared += 1
+    assert compared > 1_000
+
+
+def test_real_summaries_are_scored_as_the_official_scorer_does(tiny, data_dir: Path) -> None:
+    official = RougeScorer(["rouge1", "rouge2", "rougeLsum"], use_stemmer=True)
+    for example in TASKS["cnn-dailymail"].examples(bench_of(tiny, data_dir, limit=20)):
+        highlights = example.facts["highlights"]
+        lede = cnn_dailymail.first_sentences(example.facts["article"])
+        lines = [highlights[first:end] for first, end in sentences(highlights)]
+        expected = official.score("\n".join(lines), "\n".join(lede))
+        found = cnn_dailymail.rouge(lede, highlights)
+        for name, theirs in cnn_dailymail.ROUGE.items():
+            assert found[name] == pytest.approx(100 * expected[theirs].fmeasure)
 
 
 def test_questions_by_hand(tiny) -> None:
