@@ -42,7 +42,7 @@ class CompletionRequest(Asked):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = 1.0
     top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = 0  # -1 keeps all, as elsewhere
     min_p: Share | None = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = 1.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = 1.0
     logit_bias: dict[TokenName, Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: Annotated[int, Field(ge=-SEEDS, lt=SEEDS)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = 1

@@ -122,7 +122,7 @@ def openapi(model: str) -> dict[str, Any]:
 def _answers(told: str, answer: str, statuses: tuple[int, ...], *more: str) -> dict[str, Any]:
     good = _json(told, ANSWERS[answer])
     for kind in more:
-        good["content"][kind] = {"schema": TEXT}
+        good["content"][kind] = {"schema": _object(data=TEXT)}  # of each event
     error = _json("An error.", {"$ref": "#/components/schemas/Error"})
     return {"summary": told, "responses": {"200": good, **{str(s): error for s in statuses}}}
 

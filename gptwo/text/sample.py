@@ -68,7 +68,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     ordered, order = torch.sort(logits, descending=True, stable=True)
     probabilities = torch.softmax(ordered, dim=-1)
     before = probabilities.cumsum(-1) - probabilities
-    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p)
+    past = before >= p
+    past[0] = False  # the likeliest stays, be p as small as it may
+    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, past)
     return logits.masked_fill(dropped, float("-inf"))
 
 

@@ -42,6 +42,7 @@ def true_logprobs(server: Server, ids: list[int]) -> torch.Tensor:
         {"temperature": 0.8, "seed": 5, "top_k": 9},
         {"temperature": 1.0, "seed": 6, "top_p": 0.8, "min_p": 0.02},
         {"temperature": 0.7, "seed": 7, "repetition_penalty": 1.4},
+        {"temperature": 1e-300, "top_p": 5e-324, "min_p": 1.0},
     ],
 )
 def test_a_text_is_the_plain_loops(server: Server, settings: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def test_requests_made_from_the_schema(server: Server) -> None:
         ask(operation.ok(), asked)
     assert {path for path, _ in asked} == PATHS
     assert all(status < 500 for _, status in asked)
-    assert asked["/v1/completions", 200] and asked["/v1/completions", 400]
+    assert asked["/v1/completions", 400]
     until(lambda: server.app.answering == 0)
     assert server.complete("the").status == 200
 
