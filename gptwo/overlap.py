@@ -1,7 +1,7 @@
 """Overlap of a corpus with test sets, and of a model's texts with its corpus: paper section 4.
 
 The corpus room reads texts and counts n-grams, the zeroshot room knows test sets, scores and the
-model; what they find becomes one folder here. Its format is told in docs/02-corpus.md.
+model; what they find becomes one folder here. Its format is told in docs/overlap.md.
 """
 
 import json

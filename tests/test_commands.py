@@ -262,6 +262,7 @@ SETTINGS = {
     "pack": ("shard_token", "shard_tokens"),
     "train": ("training.sede", "training.seed"),
     "eval": ("question", "questions"),
+    "overlap": ("document", "documents"),
     "sample": ("topk", "top_k"),
     "report": ("title", "no settings"),
     "verify": ("deep", "no settings"),

@@ -124,36 +124,37 @@ def evaluate(
     if call.dry_run:
         return print_settings(config)
     from gptwo.language_model import load
-    from gptwo.recipes import BUILT_IN_TASKS, PAPER_TASKS
     from gptwo.web.evaluation import fetch_evaluation_sets
-    from gptwo.zeroshot.compare import beside_the_paper, table, tasks_of_the_paper
+    from gptwo.zeroshot.compare import beside_the_paper, table
     from gptwo.zeroshot.run import evaluate as run
 
     reporter = reporter_for(call)
     data = data or default_data()
     corpus = corpus or (model / "corpus" if (model / "corpus").exists() else None)
-    wanted = tasks or (BUILT_IN_TASKS if corpus else ()) + (PAPER_TASKS if data else ())
-    wanted = tasks or tasks_of_the_paper() if compare else wanted
+    out = out or (model if model.exists() else Path("runs") / model) / "scores"
+    wanted = tasks or _wanted(data, corpus, compare)
     if download:
         fetch_evaluation_sets(wanted, data, reporter)
     loaded = load(model, reporter=reporter)
-    if not wanted:
-        raise UsageError("no task has its data", remedy="give --data DIR or --corpus DIR")
-    out = out or (model if model.exists() else Path("runs") / model) / "scores"
-    work = partial(
-        run,
-        loaded,
-        list(wanted),
-        out=out,
-        data=data,
-        corpus=corpus,
-        config=config,
-        reporter=reporter,
-    )
+    places = {"out": out, "data": data, "corpus": corpus}
+    work = partial(run, loaded, list(wanted), **places, config=config, reporter=reporter)
     if not compare:
         return print_scores(work(), call)
     found = beside_the_paper(loaded, work, out, some_missing=not tasks)
     print_table(table(found), found, call)
+
+
+def _wanted(data: Path | None, corpus: Path | None, compare: str | None) -> tuple[str, ...]:
+    """The tasks of `gptwo eval` where none is named."""
+    from gptwo.recipes import BUILT_IN_TASKS, PAPER_TASKS
+    from gptwo.zeroshot.compare import tasks_of_the_paper
+
+    if compare:
+        return tuple(tasks_of_the_paper())
+    wanted = (BUILT_IN_TASKS if corpus else ()) + (PAPER_TASKS if data else ())
+    if not wanted:
+        raise UsageError("no task has its data", remedy="give --data DIR or --corpus DIR")
+    return wanted
 
 
 def sample(

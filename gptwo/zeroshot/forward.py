@@ -7,8 +7,9 @@ plain twin. It serves where this does not: on other devices, in other precisions
 these products.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ class Forward:
                 inner=_ordered(block.mlp.c_fc),
                 outer=_ordered(block.mlp.c_proj),
             )
-            for block in model.h
+            for block in cast(Iterable[Block], model.h)
         ]
 
     def hidden(

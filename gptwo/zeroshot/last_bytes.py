@@ -9,7 +9,6 @@ from typing import Any
 
 from gptwo.zeroshot.baselines import compressed_bits_per_byte
 from gptwo.zeroshot.running_text import measures, window_record
-from gptwo.zeroshot.score import rolling_windows
 from gptwo.zeroshot.sources import DataFile
 from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
@@ -35,9 +34,7 @@ def last_bytes(file: DataFile, metric: str) -> Task:
         return {**file.describe(), "units": len(_bytes(file, bench))}
 
     def examples(bench: Bench) -> list[Example]:
-        ids = bench.tokenizer.encode(_bytes(file, bench))
-        windows = rolling_windows(ids, bench.window, bench.stride, bench.prefix)
-        return [Example(requests=[window]) for window in windows]
+        return [Example(requests=[window]) for window in bench.windows(_bytes(file, bench))]
 
     def summary(records: list[Record], bench: Bench) -> Summary:
         return measures(records, {metric: len(_bytes(file, bench))}, bench)

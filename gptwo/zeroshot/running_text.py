@@ -14,7 +14,7 @@ from gptwo.records import Interval
 from gptwo.zeroshot.baselines import compressed_bits_per_byte
 from gptwo.zeroshot.detokenize import Rules, detokenize
 from gptwo.zeroshot.intervals import bootstrap, perplexity
-from gptwo.zeroshot.score import Score, rolling_windows
+from gptwo.zeroshot.score import Score
 from gptwo.zeroshot.sources import DataFile
 from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
@@ -26,7 +26,6 @@ def running_text(file: DataFile, rules: Rules, artefacts: str, *, shuffled: bool
 
     The lines of a `shuffled` file do not follow each other: each is scored alone, its end included.
     """
-
     streams = "every line alone, its end too" if shuffled else "the whole text as one stream"
 
     def protocol(bench: Bench) -> dict[str, Any]:
@@ -51,33 +50,28 @@ def running_text(file: DataFile, rules: Rules, artefacts: str, *, shuffled: bool
 
     def examples(bench: Bench) -> list[Example]:
         original = _text(file, bench)
-        found = []
-        for name, text in (("detokenised", detokenize(original, rules)[0]), ("raw", original)):
-            for part in lines_of(text) if shuffled else [text]:
-                windows = rolling_windows(
-                    bench.tokenizer.encode(part), bench.window, bench.stride, bench.prefix
-                )
-                found += [Example(requests=[window], facts={"text": name}) for window in windows]
-        return found
+        texts = {"detokenised": detokenize(original, rules)[0], "raw": original}
+        return [
+            Example(requests=[window], facts={"text": name})
+            for name, text in texts.items()
+            for part in (lines_of(text) if shuffled else [text])
+            for window in bench.windows(part)
+        ]
 
     def summary(records: list[Record], bench: Bench) -> Summary:
         facts = data(bench)
+        units = {"perplexity": facts["units"], "bits_per_byte": facts["text_bytes"]}
         metrics: dict[str, float] = {}
         intervals: dict[str, Interval] = {}
         for name, prefix in (("detokenised", ""), ("raw", "raw_")):
             windows = [record for record in records if record["text"] == name]
-            values, spread = measures(
-                windows,
-                {"perplexity": facts["units"], "bits_per_byte": facts["text_bytes"]},
-                bench,
-            )
+            values, spread = measures(windows, units, bench)
             metrics |= {prefix + metric: value for metric, value in values.items()}
             intervals |= {prefix + metric: value for metric, value in spread.items()}
         return {**metrics, "units": float(facts["units"])}, intervals
 
     def baselines(examples: list[Example], bench: Bench) -> dict[str, dict[str, float]]:
-        bits = compressed_bits_per_byte(_text(file, bench).encode())
-        return {"xz": {"raw_bits_per_byte": bits}}
+        return {"xz": {"raw_bits_per_byte": compressed_bits_per_byte(_text(file, bench).encode())}}
 
     return Task(
         protocol=protocol,

@@ -8,7 +8,7 @@ from gptwo.records import Interval
 from gptwo.text.config import SampleConfig
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.zeroshot.config import EvalConfig
-from gptwo.zeroshot.score import Request, Score
+from gptwo.zeroshot.score import Request, Score, rolling_windows
 from gptwo.zeroshot.sources import DataFile, Sources
 from gptwo.zeroshot.word_search import NextWord
 
@@ -41,6 +41,11 @@ class Bench:
             "eot_prefix": self.config.eot_prefix,
             "windows": "first scores all its tokens, later ones their last `stride`",
         }
+
+    def windows(self, text: str | bytes) -> list[Request]:
+        """Requests that score every token of a text."""
+        ids = self.tokenizer.encode(text)
+        return rolling_windows(ids, self.window, self.stride, self.prefix)
 
     def limit_protocol(self, what: str) -> str:
         """`the first 100 passages` or `all passages`"""

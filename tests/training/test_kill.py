@@ -1,23 +1,26 @@
 """Whole processes: killed, asked to stop, started twice."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import Inputs, content
 
 HERE = Path(__file__).parent
-STEPS = "60"
+LONG = {"steps": 60}
 
 
-def start(out: Path, inputs: Inputs) -> subprocess.Popen[str]:
+def start(out: Path, inputs: Inputs, settings: dict[str, Any] = LONG) -> subprocess.Popen[str]:
     """Start training and wait until it hears signals."""
     process = subprocess.Popen(
-        [sys.executable, HERE / "train_script.py", out, *inputs, STEPS],
+        [sys.executable, HERE / "train_script.py", out, *inputs, json.dumps(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -26,9 +29,9 @@ def start(out: Path, inputs: Inputs) -> subprocess.Popen[str]:
     return process
 
 
-def finish(out: Path, inputs: Inputs) -> dict[str, bytes]:
-    process = start(out, inputs)
-    _, complaint = process.communicate(timeout=60)
+def finish(out: Path, inputs: Inputs, settings: dict[str, Any] = LONG) -> dict[str, bytes]:
+    process = start(out, inputs, settings)
+    _, complaint = process.communicate(timeout=120)
     assert process.returncode == 0, complaint
     return content(out)
 
@@ -107,3 +110,24 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, inputs: Inpu
         os.kill(process.pid, signal.SIGCONT)
         process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler for torch.compile")
+def test_a_compiled_run_that_was_killed_ends_with_the_same_bytes(
+    tmp_path: Path, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first shape that the compiler sees is another when it goes on: 4 rows, not 4 and 3."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    settings = {"compile": "on", "micro_batch": 4, "validation_tokens": 7 * 16, "steps": 40}
+    settings |= {"validation_interval": 20}
+    whole = finish(tmp_path / "whole", inputs, settings)
+    process = start(tmp_path / "parts", inputs, settings)
+    while not list((tmp_path / "parts" / "checkpoints").glob("step-*05/manifest.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.kill()
+    process.communicate(timeout=60)
+    steps = (tmp_path / "parts" / "metrics.jsonl").read_text().count("loss")
+    assert 5 <= steps < 40
+    assert finish(tmp_path / "parts", inputs, settings) == whole

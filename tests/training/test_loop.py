@@ -126,7 +126,7 @@ def test_the_first_ten_losses_are_the_stored_ones(tmp_path: Path, inputs: Inputs
     [
         ({"seed": 8}, "training.seed: 7 -> 8"),
         ({"batch_tokens": 128}, "training.batch_tokens: 64 -> 128"),
-        ({"lr": 0.5}, "training.lr: 0.01 -> 0.5"),
+        ({"lr": 0.5}, "training.lr: 0.001 -> 0.5"),
         ({"steps": 12}, "training.steps: 10 -> 12"),
     ],
 )

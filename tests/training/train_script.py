@@ -1,8 +1,9 @@
 """Train the tiny model as the command line does: errors become exit codes, signals are heard.
 
-usage: train_script.py OUT TOKENS TOKENIZER [STEPS]
+usage: train_script.py OUT TOKENS TOKENIZER SETTINGS, JSON of those that differ from the small run
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from gptwo.progress import Reporter
 
 def main() -> int:
     out, tokens, tokenizer = (Path(word) for word in sys.argv[1:4])
-    config = replace(SHORT, steps=int(sys.argv[4]), checkpoint_interval=5)
+    config = replace(SHORT, checkpoint_interval=5, **json.loads(sys.argv[4]))
     reporter = Reporter(quiet=True)
     reporter.listen()
     sys.stdout.write("listening\n")

@@ -11,7 +11,6 @@ from gptwo.records import Interval
 from gptwo.zeroshot.baselines import compressed_bits_per_byte
 from gptwo.zeroshot.intervals import bootstrap, perplexity
 from gptwo.zeroshot.running_text import window_record
-from gptwo.zeroshot.score import rolling_windows
 from gptwo.zeroshot.task import Bench, Example, Record, Summary, Task, scored
 
 SPLITS = ("train", "valid", "test")
@@ -41,9 +40,7 @@ def examples(bench: Bench) -> list[Example]:
     for split in SPLITS:
         for name, text in bench.sources.sample(split, n, config.seed):
             text = text[:CHARACTERS]
-            windows = rolling_windows(
-                bench.tokenizer.encode(text), bench.window, bench.stride, bench.prefix
-            )
+            windows = bench.windows(text)
             facts = {"split": split, "document": name, "bytes": len(text.encode()), "text": text}
             found += [Example(requests=windows, facts=facts)] if windows else []
     if not found:
