@@ -128,6 +128,8 @@ def measure_overlap(
     name that were left out raise `DataError` after the others are done.
     """
     fingerprint = open_folder(corpus, "corpus", hashes=False).fingerprint
+    if against.scores and not against.scores.is_dir():
+        raise DataError(f"{against.scores} does not exist", remedy="name results of gptwo eval")
     sets, left_out = _find_sets(against, out / WORK / UNPACKED, reporter)
     tasks = [test.task for test, _ in sets]
     if not sets and against.model is None:
@@ -263,16 +265,6 @@ class _Work:
 
     def _row(self, test: TestSet, found: Shares) -> dict[str, Any]:
         paper = TABLE_6.get(test.task)
-        own = None
-        if test.train:
-            members = read_members(
-                own_parts(test),
-                self._folder(test.task),
-                title=f"{test.task}'s own training split",
-                threads=self.threads,
-                reporter=self.reporter,
-            )
-            own = self._share(shares(test, members.filter))
         return {
             "task": test.task,
             "files": [path.name for path in test.files],
@@ -282,9 +274,24 @@ class _Work:
             "ngrams": int(found.ngrams.sum()),
             "found": int(found.found.sum()),
             **self._share(found),
-            "own_train": own,
+            "own_train": self._own_share(test) if test.train else None,
             "paper": {"own_train": paper[0], "webtext": paper[1]} if paper else None,
         }
+
+    def _own_share(self, test: TestSet) -> dict[str, Any] | None:
+        """The same of the set's own training split; None where that cannot be read."""
+        try:
+            members = read_members(
+                own_parts(test),
+                self._folder(test.task),
+                title=f"{test.task}'s own training split",
+                threads=self.threads,
+                reporter=self.reporter,
+            )
+        except DataError as error:
+            self.reporter.say(f"{test.task}: own training split left out, {error.message}")
+            return None
+        return self._share(shares(test, members.filter))
 
     def _share(self, found: Shares) -> dict[str, Any]:
         counts = found.found.tolist(), found.ngrams.tolist()

@@ -18,7 +18,7 @@ from gptwo.errors import DataError, UsageError
 from gptwo.records import Interval
 from gptwo.tokens.tokenizer import Tokenizer
 from gptwo.zeroshot.config import EvalConfig
-from gptwo.zeroshot.intervals import bootstrap
+from gptwo.zeroshot.intervals import bootstrap, wilson
 from gptwo.zeroshot.log import read_frames
 from gptwo.zeroshot.run import TASKS, read_result
 from gptwo.zeroshot.sources import DataFile, Sources
@@ -96,8 +96,14 @@ def _files(about: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def share_interval(found: Sequence[float], ngrams: Sequence[float], seed: int) -> Interval:
-    """Of the share of all n-grams, when examples that have some are drawn anew."""
+    """Of the share of all n-grams, when examples that have some are drawn anew.
+
+    Where nothing is found, drawing anew tells nothing: at most as many examples are hit as Wilson's
+    interval for none of them allows.
+    """
     held = [pair for pair in zip(found, ngrams, strict=True) if pair[1]]
+    if not any(n for n, _ in held):
+        return wilson(0, len(held))
     parts = [n for n, _ in held], [n for _, n in held]
     return bootstrap(*parts, float, resamples=EvalConfig().resamples, seed=seed)
 
@@ -146,6 +152,12 @@ def _records(scores: Path, task: str, about: Mapping[str, Any]) -> list[Record]:
     result = read_result(path)
     if [dict(file) for file in _files(result.data)] != [dict(file) for file in _files(about)]:
         raise DataError(f"{path} is of other data", remedy="score it again with the same --data")
+    version = TASKS[task].protocol(bench(None))["version"]
+    if result.protocol.get("version") != version:
+        raise DataError(
+            f"{path} is by version {result.protocol.get('version')} of the protocol, not {version}",
+            remedy="score it again",
+        )
     if str(result.protocol.get("mode", "")).startswith("harness"):
         raise DataError(f"{path} is of harness mode", remedy="score it again in paper mode")
     frames, _ = read_frames(log)

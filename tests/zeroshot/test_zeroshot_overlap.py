@@ -24,7 +24,7 @@ from gptwo.records import TaskResult
 from gptwo.zeroshot import continuations as continuations_module
 from gptwo.zeroshot.config import EvalConfig
 from gptwo.zeroshot.log import SampleLog
-from gptwo.zeroshot.overlap import bench, scores_apart
+from gptwo.zeroshot.overlap import bench, scores_apart, share_interval
 from gptwo.zeroshot.run import TASKS, evaluate
 from gptwo.zeroshot.sources import DataFile
 from gptwo.zeroshot.task import Bench
@@ -117,6 +117,13 @@ def test_the_table_is_what_can_be_counted_by_hand(books: Path, data: Path, tmp_p
     assert [row["ngrams"] for row in examples] == [5, 5, 5, 0]
     assert [row["found"] for row in examples] == [5, 1, 0, 0]
     assert found["mean_overlap"]["lambada"] == pytest.approx((1 + 1 / 5) / 4)
+
+
+def test_nothing_found_is_not_nothing_there() -> None:
+    nothing = share_interval([0] * 50, [9] * 50, seed=0)
+    assert nothing.low == 0 and 0.05 < nothing.high < 0.08  # 3 / 50, about
+    one = share_interval([9, 0, 0, 0], [9, 9, 9, 0], seed=0)
+    assert one.low == 0 and one.high == 1
 
 
 def test_any_number_of_workers_gives_the_same_bytes(
@@ -219,7 +226,7 @@ def coqa_scores(folder: Path, records: list[dict[str, Any]], **changes: Any) -> 
         metrics={},
         intervals={},
         n=len(records),
-        protocol={},
+        protocol={"version": 1},
         data={**ABOUT},
         model={},
     )
@@ -268,7 +275,12 @@ def test_results_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     other = coqa_scores(tmp_path / "other", RECORDS, data={**ABOUT, "sha256": "2" * 64})
     with pytest.raises(DataError, match="other data"):
         scores_apart(other, "coqa", {}, ABOUT)
-    harness = coqa_scores(tmp_path / "harness", RECORDS, protocol={"mode": "harness: as it is"})
+    older = coqa_scores(tmp_path / "older", RECORDS, protocol={"version": 0})
+    with pytest.raises(DataError, match="version 0 of the protocol, not 1"):
+        scores_apart(older, "coqa", {}, ABOUT)
+    harness = coqa_scores(
+        tmp_path / "harness", RECORDS, protocol={"version": 1, "mode": "harness: as it is"}
+    )
     with pytest.raises(DataError, match="harness"):
         scores_apart(harness, "coqa", {}, ABOUT)
     assert scores_apart(short, "ptb", {}, ABOUT) == []  # a running text
@@ -295,6 +307,22 @@ def test_scores_beside_the_table(
         "over 15%": 0.75,
     }
     assert "coqa" in found["paper"]
+
+
+def test_missing_scores_and_a_damaged_own_split(
+    books: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, against = tmp_path / "out", Against(tasks=["ptb"], data=data)
+    with pytest.raises(DataError, match="scores does not exist"):
+        measure_overlap(books, out, CONFIG, replace(against, scores=tmp_path / "scores"))
+    publish(monkeypatch, data, "ptb", "eval/ptb/ptb.test.txt", KNOWN.encode())
+    (data / "eval/ptb/ptb.train.txt").write_bytes(b"\0\1\2")
+    measure_overlap(books, out, CONFIG, against)
+    assert read_overlap(out)["table"][0]["own_train"] is None
+    (data / "eval/ptb/ptb.train.txt").write_text("the " + KNOWN[:-10] + "\n")
+    measure_overlap(books, tmp_path / "other", CONFIG, against)
+    (row,) = read_overlap(tmp_path / "other")["table"]
+    assert (row["share"], row["own_train"]["share"]) == (1.0, 0.6)  # "the river" is cut
 
 
 # ---- the curve ----
