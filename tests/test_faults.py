@@ -172,7 +172,9 @@ def test_a_second_signal_exits_at_once(run: Path, tmp_path: Path, call: Caller) 
         process.send_signal(signal.SIGTERM)
     assert end(process).code == 75
     assert (out / ".lock").exists() and not list(out.glob("checkpoints/*step-00000003"))
-    changed = {name for name, content in files_of(out).items() if before[name] != content}
+    there = {name: part for name, part in files_of(out).items() if "/.step-" not in name}
+    assert there.keys() == before.keys()  # a draft that was under way may lie beside them
+    changed = {name for name, content in there.items() if before[name] != content}
     assert changed == {"training.json"} and verify(out)["folders"] == 1
     again = [f"--accept-change=training.{name}" for name in accepted]
     assert call(*spelt(SHORT, run=run, out=out), *again).code == 0
