@@ -67,8 +67,6 @@ def _single_quotes(text: str) -> Iterator[tuple[int, int, str]]:
             yield max(start - 1, 0), end, "'"
 
 
-BRACKETS_OPEN = (("R", "("), ("S", "["), ("C", "{"))  # -LRB- is a left round bracket
-BRACKETS_CLOSE = (("R", ")"), ("S", "]"), ("C", "}"))
 ENDS_OF_LINES = r" +(?=\n|\Z)|(?<=\n) +|\A +"
 WIKITEXT: Rules = (
     _patterns(
